@@ -1,0 +1,179 @@
+"""The configuration tree: one frozen, keyword-only attrs class per block of openclaw.json.
+
+Owns names, types and defaults; `config.load` owns reading, `config.validate` owns what is allowed together. Times are in the
+unit their name says (``_ms``) or seconds; sizes are bytes. Python names are the snake_case of the JSON names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+__all__ = [
+    "AuthConfig",
+    "AutoApproveConfig",
+    "ChannelConfig",
+    "ControlUiConfig",
+    "CorsConfig",
+    "DirectMessageConfig",
+    "GatewayConfig",
+    "HttpConfig",
+    "LoggingConfig",
+    "NodesConfig",
+    "PairingConfig",
+    "PasswordPolicy",
+    "RefreshConfig",
+    "RemoteConfig",
+    "TailscaleConfig",
+    "TransportsConfig",
+    "WebSocketConfig",
+]
+
+AuthType = Literal["token", "password", "none", "trusted-proxy"]
+
+
+@attrs.frozen(kw_only=True)
+class RefreshConfig:
+    enabled: bool = True
+    max_uses: int = 1000
+
+
+@attrs.frozen(kw_only=True)
+class PasswordPolicy:
+    min_length: int = 12
+    require_uppercase: bool = False
+    require_lowercase: bool = False
+    require_numbers: bool = False
+    require_symbols: bool = False
+    max_age: float | None = None  # seconds; "90d" in the file
+
+
+@attrs.frozen(kw_only=True)
+class AuthConfig:
+    type: AuthType = "token"
+    token: str | None = attrs.field(default=None, repr=False)
+    password: str | None = attrs.field(default=None, repr=False)
+    password_hash: str | None = attrs.field(default=None, repr=False)
+    password_changed_at: float | None = None  # Unix seconds; max_age counts from here
+    policy: PasswordPolicy | None = None
+    expires_in: float | None = None  # seconds; "24h" in the file
+    refresh: RefreshConfig = attrs.field(factory=RefreshConfig)
+    allow_tailscale: bool | None = None
+    allow_query_token: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class WebSocketConfig:
+    enabled: bool = True
+    ping_interval_ms: int = 30_000
+    ping_timeout_ms: int = 10_000
+    max_message_size: int = 100 * 1024 * 1024
+    concurrent_connections: int = 100
+    unauthenticated_per_address: int = 32
+    max_buffered_bytes: int = 50 * 1024 * 1024
+    handshake_timeout_ms: int = 15_000
+    tick_interval_ms: int = 30_000
+
+
+@attrs.frozen(kw_only=True)
+class CorsConfig:
+    enabled: bool = True
+    origins: tuple[str, ...] = ("*",)
+
+
+@attrs.frozen(kw_only=True)
+class HttpConfig:
+    enabled: bool = True
+    port: int | None = None  # must equal gateway.port; the seed names it twice
+    cors: CorsConfig = attrs.field(factory=CorsConfig)
+
+
+@attrs.frozen(kw_only=True)
+class TransportsConfig:
+    websocket: WebSocketConfig = attrs.field(factory=WebSocketConfig)
+    http: HttpConfig = attrs.field(factory=HttpConfig)
+
+
+@attrs.frozen(kw_only=True)
+class TailscaleConfig:
+    mode: Literal["off", "serve", "funnel"] = "off"
+    reset_on_exit: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class ControlUiConfig:
+    enabled: bool = True
+    allowed_origins: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class AutoApproveConfig:
+    loopback: bool = True
+    own_tailnet: bool = True
+    lan: tuple[str, ...] = ()  # CIDRs
+    shared_secret: Literal["off", "baseline"] = "off"
+
+
+@attrs.frozen(kw_only=True)
+class PairingConfig:
+    auto_approve: AutoApproveConfig = attrs.field(factory=AutoApproveConfig)
+    request_ttl_ms: int = 300_000
+
+
+@attrs.frozen(kw_only=True)
+class NodesConfig:
+    invoke_timeout_ms: int = 30_000
+
+
+@attrs.frozen(kw_only=True)
+class RemoteConfig:
+    url: str | None = None
+    token: str | None = attrs.field(default=None, repr=False)
+    password: str | None = attrs.field(default=None, repr=False)
+    tls_fingerprint: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class DirectMessageConfig:
+    policy: Literal["open", "pairing", "closed", "allowlist"] = "pairing"
+    allow_from: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class ChannelConfig:
+    enabled: bool = True
+    dm: DirectMessageConfig = attrs.field(factory=DirectMessageConfig)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False)  # what the channel's own adapter reads
+
+
+@attrs.frozen(kw_only=True)
+class LoggingConfig:
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    max_bytes: int = 10 * 1024 * 1024
+    backups: int = 5
+    file: Path | None = None  # default: <state_dir>/logs/gateway.log
+    console: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class GatewayConfig:
+    """What `open_gateway` takes. The ``gateway`` block of openclaw.json at the top, its neighbours as fields."""
+
+    bind: str = "loopback"  # loopback | lan | tailnet | auto | custom | an IP literal such as 0.0.0.0
+    custom_bind_host: str | None = None  # with bind = custom
+    port: int = 18789  # 0: any free port (embedding, tests)
+    mode: Literal["local", "remote"] = "local"
+    auth: AuthConfig = attrs.field(factory=AuthConfig)
+    transports: TransportsConfig = attrs.field(factory=TransportsConfig)
+    tailscale: TailscaleConfig = attrs.field(factory=TailscaleConfig)
+    control_ui: ControlUiConfig = attrs.field(factory=ControlUiConfig)
+    trusted_proxies: tuple[str, ...] = ()
+    pairing: PairingConfig = attrs.field(factory=PairingConfig)
+    nodes: NodesConfig = attrs.field(factory=NodesConfig)
+    remote: RemoteConfig = attrs.field(factory=RemoteConfig)
+    channels: Mapping[str, ChannelConfig] = attrs.field(factory=dict)
+    logging: LoggingConfig = attrs.field(factory=LoggingConfig)
+    state_dir: Path | None = None  # None: nothing is kept on disk (embedding, tests)

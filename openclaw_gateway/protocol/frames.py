@@ -1,0 +1,115 @@
+"""OpenClaw's own frames: requests in, replies and events out.
+
+Owns the shapes of the OpenClaw dialect (spec wire.md section 1) and nothing else: it does not know what a method means, who
+the peer is, or how bytes travel. Decoding happens in two stages: the envelope first, with ``params`` left as raw JSON, then
+(elsewhere) the method's own type.
+
+Invariants: any bytes give a `Request` or a `FrameFault`, never another exception; what is encoded is one JSON object without
+trailing bytes; a reply always repeats the id that came in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import msgspec
+
+__all__ = ["FrameFault", "Request", "decode_request", "encode_error", "encode_event", "encode_ok", "splice_seq"]
+
+NO_PARAMS = msgspec.Raw(b"")
+_MAX_ID_BYTES = 256
+_MAX_METHOD_BYTES = 256
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """``{"type":"req","id","method","params"?}``. ``params`` is raw JSON, empty when absent."""
+
+    type: str
+    id: str
+    method: str
+    params: msgspec.Raw = NO_PARAMS
+
+
+@attrs.frozen
+class FrameFault:
+    """Why some bytes are not a request. ``id`` is the sender's id where one could be read; ``json`` says they were JSON."""
+
+    fault: str
+    json: bool
+    id: str | None = None
+
+
+class _Ok(msgspec.Struct, gc=False):
+    id: str
+    payload: Any
+    type: str = "res"
+    ok: bool = True
+
+
+class _Failed(msgspec.Struct, gc=False):
+    id: str
+    error: Any
+    type: str = "res"
+    ok: bool = False
+
+
+_decoder = msgspec.json.Decoder(Request)
+_any = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+
+
+def decode_request(data: bytes | bytearray | memoryview) -> Request | FrameFault:
+    """Read one message. Text and binary messages carry the same JSON."""
+    try:
+        request = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _explain(data)
+    if request.type != "req" or not request.id or not request.method:
+        return _explain(data)
+    if len(request.id) > _MAX_ID_BYTES or len(request.method) > _MAX_METHOD_BYTES:
+        return FrameFault("id and method must be at most 256 characters", json=True)
+    return request
+
+
+def _explain(data: bytes | bytearray | memoryview) -> FrameFault:
+    try:
+        value = _any.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return FrameFault("not JSON", json=False)
+    if not isinstance(value, dict):
+        return FrameFault("must be an object", json=True)
+    id_ = value.get("id")
+    known = id_ if isinstance(id_, str) and 0 < len(id_) <= _MAX_ID_BYTES else None
+    if value.get("type") != "req":
+        return FrameFault("at /type: must be equal to constant", json=True, id=known)
+    for key in ("id", "method"):
+        if key not in value:
+            return FrameFault(f"at root: must have required property '{key}'", json=True, id=known)
+        if not isinstance(value[key], str):
+            return FrameFault(f"at /{key}: must be string", json=True, id=known)
+        if not value[key]:
+            return FrameFault(f"at /{key}: must NOT have fewer than 1 characters", json=True, id=known)
+    return FrameFault("at root: must be a request frame", json=True, id=known)
+
+
+def encode_ok(id_: str, payload: Any) -> bytes:
+    """``{"type":"res","id","ok":true,"payload"}``. ``payload`` may be a `msgspec.Raw` that was encoded before."""
+    return _encoder.encode(_Ok(id_, payload))
+
+
+def encode_error(id_: str, error: dict[str, Any]) -> bytes:
+    return _encoder.encode(_Failed(id_, error))
+
+
+def encode_event(event: str, payload: Any, *, state_version: dict[str, int] | None = None) -> bytes:
+    """An event without a ``seq``; `splice_seq` adds one per connection without encoding the payload again."""
+    body: dict[str, Any] = {"type": "event", "event": event, "payload": payload}
+    if state_version is not None:
+        body["stateVersion"] = state_version
+    return _encoder.encode(body)
+
+
+def splice_seq(encoded: bytes, seq: int) -> bytes:
+    """Add ``"seq":n`` to an encoded event. Per-connection numbering must not cost an encoding per connection."""
+    return b'%b,"seq":%d}' % (encoded[:-1], seq)
