@@ -1,16 +1,20 @@
 """The exceptions a program that embeds the gateway can meet.
 
-Owns the root of the tree and the split that every caller needs: *ours* (`LocalProtocolError`: the embedding program used
-the API wrongly), *theirs* (`RemoteProtocolError`: the peer broke the protocol), *settings* (`ConfigError`, in
-`openclaw_gateway.config`), *the world* (`StoreError`, in `openclaw_gateway.store`). Exceptions carry fields; the command
-line turns fields into sentences. Nothing here imports anything of the package but pure tables.
+Owns the root of the tree and the split that every caller needs: *ours* (`LocalProtocolError`: the embedding program
+used the API wrongly), *theirs* (`RemoteProtocolError`: the peer broke the protocol), *settings* (`ConfigError`, in
+`openclaw_gateway.config`), *the world* (`StoreError`, in `openclaw_gateway.store`). Exceptions carry fields; the
+command line turns fields into sentences. Nothing here imports anything of the package but pure tables.
 """
 
 from __future__ import annotations
 
-import attrs
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["CallFailed", "GatewayError", "LocalProtocolError", "RemoteProtocolError"]
+import attrs
+import trio
+
+__all__ = ["CallFailed", "GatewayError", "LocalProtocolError", "RemoteProtocolError", "flat_errors"]
 
 
 class GatewayError(Exception):
@@ -49,3 +53,33 @@ class CallFailed(GatewayError):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for exc in group.exceptions:
+        if isinstance(exc, BaseExceptionGroup):
+            yield from _leaves(exc)
+        else:
+            yield exc
+
+
+@contextmanager
+def flat_errors() -> Iterator[None]:
+    """Let a lone real error out of nested nurseries as itself; several leave as the group they are.
+
+    Nesting depth is not API: without this every caller would have to unpack groups that only tell how many nurseries
+    there are.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        real = [exc for exc in _leaves(group) if not isinstance(exc, trio.Cancelled)]
+        if len(real) != 1:
+            raise
+        error = real[0]
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = context  # raising here must not make the group its own cause
+            del error, context

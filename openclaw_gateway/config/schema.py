@@ -1,7 +1,7 @@
 """The configuration tree: one frozen, keyword-only attrs class per block of openclaw.json.
 
-Owns names, types and defaults; `config.load` owns reading, `config.validate` owns what is allowed together. Times are in the
-unit their name says (``_ms``) or seconds; sizes are bytes. Python names are the snake_case of the JSON names.
+Owns names, types and defaults; `config.load` owns reading, `config.rules` owns what is allowed together. Times are
+in the unit their name says (``_ms``) or seconds; sizes are bytes. Python names are the snake_case of the JSON names.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class AutoApproveConfig:
     loopback: bool = True
     own_tailnet: bool = True
     lan: tuple[str, ...] = ()  # CIDRs
-    shared_secret: Literal["off", "baseline"] = "off"
+    shared_secret: Literal["off", "baseline"] = "off"  # noqa: S105 - a word, not a secret
 
 
 @attrs.frozen(kw_only=True)

@@ -1,8 +1,9 @@
 """Every close code this gateway sends or understands: one table, each with "may the client come back?".
 
-Pure data (design rule 9: a close is a value). Sources: RFC 6455 section 7.4, the IANA WebSocket close code registry, and for 4xxx
-what OpenClaw's clients were seen to send and honour (spec wire.md section 5). Invariant: every `Close` that leaves the
-gateway has its code in `CLOSE_CODES`, and its reason is at most 123 bytes of UTF-8 (RFC 6455 section 5.5).
+Pure data (design rule 9: a close is a value). Sources: RFC 6455 section 7.4, the IANA WebSocket close code registry,
+and for 4xxx what OpenClaw's clients were seen to send and honour (spec wire.md section 5). Invariant: every `Close`
+that leaves the gateway has its code in `CLOSE_CODES`, and its reason is at most 123 bytes of UTF-8 (RFC 6455 section
+5.5).
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ CLOSE_CODES: dict[CloseCode, CloseCodeInfo] = {
     CloseCode.TRY_AGAIN_LATER: CloseCodeInfo("try again later", True, "Connection limit reached, or still starting."),
     CloseCode.TICK_TIMEOUT: CloseCodeInfo("tick timeout", True, "Sent by clients that heard nothing for two ticks."),
     CloseCode.DEVICE_REMOVED: CloseCodeInfo("device removed", False, "The device or its token was removed or rotated."),
-    CloseCode.CONNECT_FAILED: CloseCodeInfo("connect failed", False, "Sent by the Control UI when connect was refused."),
+    CloseCode.CONNECT_FAILED: CloseCodeInfo(
+        "connect failed", False, "Sent by the Control UI when connect was refused."
+    ),
 }
 
 

@@ -1,11 +1,11 @@
 """The error table: every error a peer can be answered with, as data.
 
-Owns the codes, the detail codes, the texts, whether a retry can help, the close code that follows (if any) and the command
-that a person runs next. It must not know who asks: filling in the blanks is the caller's part. The texts and codes are the ones
-that OpenClaw's clients match on (spec wire.md section 5); the hints are ours.
+Owns the codes, the detail codes, the texts, whether a retry can help, the close code that follows (if any) and the
+command that a person runs next. It must not know who asks: filling in the blanks is the caller's part. The texts and
+codes are the ones that OpenClaw's clients match on (spec wire.md section 5); the hints are ours.
 
-Invariants: an error leaves the gateway only as a `WireError`; a `WireError` never carries a secret; each row of `ERRORS` has a
-heading in docs/reference/errors.md (a test compares).
+Invariants: an error leaves the gateway only as a `WireError`; a `WireError` never carries a secret; each row of
+`ERRORS` has a heading in docs/reference/errors.md (a test compares).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class WireError:
     details: Mapping[str, Any] | None = None
     retryable: bool | None = None
     retry_after_ms: int | None = None
+    key: str | None = attrs.field(default=None, eq=False)  # the row it came from; never on the wire
 
     def to_wire(self) -> dict[str, Any]:
         out: dict[str, Any] = {"code": self.code, "message": self.message}
@@ -51,8 +52,9 @@ class WireError:
 class ErrorRow:
     """A row of the table.
 
-    ``message`` may hold ``{blanks}``; ``detail`` is the machine code under ``details.code``; ``close`` is the close code that
-    follows a handshake error, None where the connection stays; ``fix`` is the one command (or act) that mends it.
+    ``message`` may hold ``{blanks}``; ``detail`` is the machine code under ``details.code``; ``close`` is the close
+    code that follows a handshake error, None where the connection stays; ``fix`` is the one command (or act) that mends
+    it.
     """
 
     code: str
@@ -66,7 +68,7 @@ class ErrorRow:
 
 
 ERRORS: dict[str, ErrorRow] = {
-    # --- after hello: the connection stays open ------------------------------------------------------------------------
+    # --- after hello: the connection stays open ---
     "unknown-method": ErrorRow(
         INVALID_REQUEST,
         "unknown method: {method}",
@@ -133,6 +135,36 @@ ERRORS: dict[str, ErrorRow] = {
         detail="DEADLINE_EXCEEDED",
         retryable=True,
     ),
+    "unknown-node": ErrorRow(
+        INVALID_REQUEST,
+        "unknown node: {node}",
+        "No node of that id is paired or connected.",
+        "openclaw nodes status",
+        detail="UNKNOWN_NODE",
+    ),
+    "config-invalid": ErrorRow(
+        INVALID_REQUEST,
+        "invalid config: {fault}",
+        "The change would leave a configuration with new faults; nothing was written.",
+        "openclaw config validate",
+        detail="CONFIG_INVALID",
+    ),
+    "config-conflict": ErrorRow(
+        INVALID_REQUEST,
+        "config changed since last load; re-run config.get and retry",
+        "The file is not the one that the change was made from; nothing was written.",
+        "openclaw config get gateway",
+        detail="CONFIG_CONFLICT",
+        retryable=True,
+    ),
+    "no-config-file": ErrorRow(
+        UNAVAILABLE,
+        "this gateway was not started from a configuration file",
+        "An embedding program passed its configuration directly.",
+        "load it with openclaw_gateway.load_config and pass loaded= to open_gateway",
+        detail="NO_CONFIG_FILE",
+        retryable=False,
+    ),
     "no-handler": ErrorRow(
         UNAVAILABLE,
         "no handler is registered for {method}: an embedding program registers one with "
@@ -175,7 +207,259 @@ ERRORS: dict[str, ErrorRow] = {
         retryable=True,
         retry_after_ms=1000,
     ),
-    # --- during the handshake: the answer is followed by a close -------------------------------------------------------
+    # --- during the handshake: the answer is followed by a close ---
+    "first-not-connect": ErrorRow(
+        INVALID_REQUEST,
+        "invalid handshake: first request must be connect",
+        "A request came before the handshake was done.",
+        "send connect first, and wait for hello-ok",
+        close=CloseCode.POLICY,
+    ),
+    "invalid-connect-params": ErrorRow(
+        INVALID_REQUEST,
+        "invalid connect params: {fault}",
+        "The parameters of connect do not have the shape that the protocol gives them.",
+        "docs/reference/protocol.md describes connect; update the client if it is an older one",
+        close=CloseCode.POLICY,
+    ),
+    "gateway-starting": ErrorRow(
+        UNAVAILABLE,
+        "gateway starting; retry shortly",
+        "The gateway is up, but not ready for connections yet.",
+        "retry after the time given",
+        retryable=True,
+        retry_after_ms=500,
+        close=CloseCode.TRY_AGAIN_LATER,
+    ),
+    "connection-limit": ErrorRow(
+        UNAVAILABLE,
+        "connection limit",
+        "As many clients are connected as the gateway takes.",
+        "openclaw config set gateway.transports.websocket.concurrentConnections <number>",
+        detail="CONNECTION_LIMIT",
+        retryable=True,
+        retry_after_ms=1000,
+        close=CloseCode.TRY_AGAIN_LATER,
+    ),
+    "protocol-mismatch": ErrorRow(
+        INVALID_REQUEST,
+        "protocol mismatch",
+        "The client and this gateway share no version of the protocol; the details name both ranges.",
+        "update the client (or this gateway) until the ranges in the details meet",
+        detail="PROTOCOL_MISMATCH",
+        close=CloseCode.PROTOCOL_ERROR,
+    ),
+    "invalid-role": ErrorRow(
+        INVALID_REQUEST,
+        "invalid role",
+        "The role is neither operator nor node.",
+        "connect with role operator or node",
+        close=CloseCode.POLICY,
+    ),
+    "origin-not-allowed": ErrorRow(
+        INVALID_REQUEST,
+        "origin not allowed ({hint})",
+        "A web page asked that is not on the list of pages that may; no credential was looked at.",
+        "openclaw config set gateway.controlUi.allowedOrigins '[\"https://the.page\"]'",
+        detail="CONTROL_UI_ORIGIN_NOT_ALLOWED",
+        close=CloseCode.POLICY,
+    ),
+    "device-identity-required": ErrorRow(
+        NOT_PAIRED,
+        "device identity required",
+        "Only a holder of the gateway's secret on this very host may connect without a device identity.",
+        "connect from the gateway's own host over 127.0.0.1, or with a device identity "
+        "(any openclaw command against another host makes one)",
+        detail="DEVICE_IDENTITY_REQUIRED",
+        close=CloseCode.POLICY,
+    ),
+    "device-id-mismatch": ErrorRow(
+        INVALID_REQUEST,
+        "device identity mismatch",
+        "The device id is not the SHA-256 of the public key, or the key is not an Ed25519 key.",
+        "let the client make a new identity: remove its device identity file and pair again",
+        detail="DEVICE_AUTH_DEVICE_ID_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "device-signature-stale": ErrorRow(
+        INVALID_REQUEST,
+        "device signature expired",
+        "The time that was signed is too far from ours; the details give the difference and the limit.",
+        "sign the ts of connect.challenge, or set the device's clock (timedatectl set-ntp true)",
+        detail="DEVICE_AUTH_SIGNATURE_EXPIRED",
+        close=CloseCode.POLICY,
+    ),
+    "device-nonce-missing": ErrorRow(
+        INVALID_REQUEST,
+        "device nonce required",
+        "The device signed no nonce.",
+        "wait for connect.challenge and sign its nonce; update the client if it cannot",
+        detail="DEVICE_AUTH_NONCE_REQUIRED",
+        close=CloseCode.POLICY,
+    ),
+    "device-nonce-mismatch": ErrorRow(
+        INVALID_REQUEST,
+        "device nonce mismatch",
+        "The nonce is not the one of this connection's challenge.",
+        "sign the nonce of this connection's connect.challenge",
+        detail="DEVICE_AUTH_NONCE_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "device-signature": ErrorRow(
+        INVALID_REQUEST,
+        "device signature invalid",
+        "The signature fits neither the v3 nor the v2 payload of this connect.",
+        "docs/reference/protocol.md gives the payload to sign",
+        detail="DEVICE_AUTH_SIGNATURE_INVALID",
+        close=CloseCode.POLICY,
+    ),
+    "auth-token-missing": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway token missing ({hint})",
+        "A device was there, but no credential.",
+        "openclaw config set gateway.remote.token <the gateway's token> (on the client's host)",
+        detail="AUTH_TOKEN_MISSING",
+        close=CloseCode.POLICY,
+    ),
+    "auth-token-mismatch": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway token mismatch ({hint})",
+        "The token is not this gateway's.",
+        "openclaw config get gateway.auth.token (on the gateway's host), then give the client that one",
+        detail="AUTH_TOKEN_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-token-malformed": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway token mismatch (it holds white space, an unset ${{VARIABLE}} or the redaction marker)",
+        "What was sent cannot be a token: it was pasted or expanded wrongly.",
+        "copy the token again, without quotes, spaces and line ends",
+        detail="AUTH_TOKEN_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-token-is-setup-code": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway token mismatch (this is a setup code, not the gateway's token)",
+        "A setup code was given where the token belongs.",
+        "openclaw connect <setup code>",
+        detail="AUTH_TOKEN_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-token-unresolvable": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway token not configured on gateway",
+        "The gateway's own secret cannot be resolved, so nothing can match it.",
+        "openclaw config validate (on the gateway's host)",
+        detail="AUTH_TOKEN_NOT_CONFIGURED",
+        close=CloseCode.POLICY,
+    ),
+    "auth-password-missing": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway password missing ({hint})",
+        "A device was there, but no password.",
+        "openclaw config set gateway.remote.password <the password> (on the client's host)",
+        detail="AUTH_PASSWORD_MISSING",
+        close=CloseCode.POLICY,
+    ),
+    "auth-password-mismatch": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway password mismatch ({hint})",
+        "The password is not this gateway's.",
+        "give the client the password of gateway.auth.password",
+        detail="AUTH_PASSWORD_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-password-expired": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway password expired (set a new one on the gateway's host)",
+        "The password is right, but older than gateway.auth.policy.maxAge.",
+        "openclaw config set gateway.auth.password <new password> (on the gateway's host)",
+        detail="AUTH_PASSWORD_EXPIRED",
+        close=CloseCode.POLICY,
+    ),
+    "auth-password-unresolvable": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway password not configured on gateway",
+        "The gateway's own password cannot be resolved, so nothing can match it.",
+        "openclaw config validate (on the gateway's host)",
+        detail="AUTH_PASSWORD_NOT_CONFIGURED",
+        close=CloseCode.POLICY,
+    ),
+    "auth-device-token-mismatch": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: device token mismatch (rotate/reissue device token)",
+        "The device token is not the one that this device has for this role. Nothing was deleted.",
+        "connect once with the gateway's token: the answer carries a usable device token",
+        detail="AUTH_DEVICE_TOKEN_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-device-token-revoked": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: device token mismatch (it was revoked or has expired; rotate/reissue device token)",
+        "The device token was this device's once.",
+        "connect once with the gateway's token, then openclaw devices approve <requestId>",
+        detail="AUTH_DEVICE_TOKEN_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-scope-mismatch": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: device token scope mismatch (re-pair or approve scope upgrade)",
+        "The device token is good, but more was asked than is approved for it.",
+        "ask for the scopes in details.approvedScopes, or connect with the gateway's token and approve the upgrade",
+        detail="AUTH_SCOPE_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-setup-code-invalid": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: setup code invalid, expired, revoked, or already used (get a fresh one on the gateway's host)",
+        "The setup code cannot be redeemed.",
+        "openclaw qr (on the gateway's host)",
+        detail="AUTH_BOOTSTRAP_TOKEN_INVALID",
+        close=CloseCode.POLICY,
+    ),
+    "auth-rate-limited": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: too many failed authentication attempts (retry later)",
+        "This client gave too many wrong secrets. A paired device with its own token is never held up.",
+        "wait for the time given; retrying does not make it longer",
+        detail="AUTH_RATE_LIMITED",
+        retryable=True,
+        close=CloseCode.POLICY,
+    ),
+    "pairing-not-paired": ErrorRow(
+        NOT_PAIRED,
+        "pairing required: device is not approved yet",
+        "The device is unknown; a request is waiting for an operator.",
+        "openclaw devices approve <requestId>",
+        detail="PAIRING_REQUIRED",
+        close=CloseCode.POLICY,
+    ),
+    "pairing-scope-upgrade": ErrorRow(
+        NOT_PAIRED,
+        "pairing required: device asks for more scopes than were approved",
+        "The device is paired with fewer scopes; what it holds is unchanged and a request for more is waiting.",
+        "openclaw devices approve <requestId>",
+        detail="PAIRING_REQUIRED",
+        close=CloseCode.POLICY,
+    ),
+    "pairing-role-upgrade": ErrorRow(
+        NOT_PAIRED,
+        "pairing required: device asks for a role that was not approved",
+        "The device is known, but not in this role; a request is waiting.",
+        "openclaw devices approve <requestId>",
+        detail="PAIRING_REQUIRED",
+        close=CloseCode.POLICY,
+    ),
+    "pairing-unreadable": ErrorRow(
+        UNAVAILABLE,
+        "pairing state cannot be read right now",
+        "Whether the device is paired cannot be known, so it is not let in.",
+        "openclaw doctor",
+        detail="STORE_UNAVAILABLE",
+        retryable=True,
+        retry_after_ms=1000,
+        close=CloseCode.TRY_AGAIN_LATER,
+    ),
 }
 
 
@@ -189,4 +473,4 @@ def wire_error(key: str, /, *, details: Mapping[str, Any] | None = None, **blank
             merged["code"] = row.detail
         if details:
             merged.update(details)
-    return WireError(row.code, row.message.format(**blanks), merged, row.retryable, row.retry_after_ms)
+    return WireError(row.code, row.message.format(**blanks), merged, row.retryable, row.retry_after_ms, key)

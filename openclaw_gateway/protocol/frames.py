@@ -1,11 +1,11 @@
 """OpenClaw's own frames: requests in, replies and events out.
 
-Owns the shapes of the OpenClaw dialect (spec wire.md section 1) and nothing else: it does not know what a method means, who
-the peer is, or how bytes travel. Decoding happens in two stages: the envelope first, with ``params`` left as raw JSON, then
-(elsewhere) the method's own type.
+Owns the shapes of the OpenClaw dialect (spec wire.md section 1) and nothing else: it does not know what a method means,
+who the peer is, or how bytes travel. Decoding happens in two stages: the envelope first, with ``params`` left as raw
+JSON, then (elsewhere) the method's own type.
 
-Invariants: any bytes give a `Request` or a `FrameFault`, never another exception; what is encoded is one JSON object without
-trailing bytes; a reply always repeats the id that came in.
+Invariants: any bytes give a `Request` or a `FrameFault`, never another exception; what is encoded is one JSON object
+without trailing bytes; a reply always repeats the id that came in.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 @attrs.frozen
 class FrameFault:
-    """Why some bytes are not a request. ``id`` is the sender's id where one could be read; ``json`` says they were JSON."""
+    """Why some bytes are not a request. ``id`` is the sender's id where one could be read; ``json`` says they were
+    JSON.
+    """
 
     fault: str
     json: bool

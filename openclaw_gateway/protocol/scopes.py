@@ -1,7 +1,8 @@
 """Roles and scopes: what a connection may be granted, and when a granted set satisfies a needed one.
 
-Pure data. Source: the scopes that OpenClaw's clients ask for (spec wire.md sections 2, 6, 8). Default-deny: an unknown role or scope
-grants nothing; the empty set contains nothing (V22). ``operator.admin`` satisfies every operator scope and no node method.
+Pure data. Source: the scopes that OpenClaw's clients ask for (spec wire.md sections 2, 6, 8). Default-deny: an unknown
+role or scope grants nothing; the empty set contains nothing (V22). ``operator.admin`` satisfies every operator scope
+and no node method.
 """
 
 from __future__ import annotations

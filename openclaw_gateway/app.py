@@ -1,0 +1,488 @@
+"""The composition root: the only module that knows all the others.
+
+Owns the order in which parts open and close, and the two tiers of life (design rule 2): services (store, device book,
+watchers) live in a shielded scope and outlive connections on every path; connections end by being asked, then by a
+deadline (rule 3). It must not know how any part works.
+
+Invariants: listening on entry, drained on exit, the whole stop within `STOP_SECONDS` (LIFE-4); TCP is not accepted
+before an upgrade could be answered (LIVE-4); every shield has a deadline (rule 4); a lone real error leaves
+`open_gateway` as itself.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import trio
+
+from openclaw_gateway._version import __version__
+from openclaw_gateway.config.issues import ConfigError
+from openclaw_gateway.config.lastgood import remember_good
+from openclaw_gateway.config.load import LoadedConfig
+from openclaw_gateway.config.schema import GatewayConfig
+from openclaw_gateway.config.secrets import ResolvedAuth, resolve_auth
+from openclaw_gateway.config.watch import ConfigChange, watch_config
+from openclaw_gateway.errors import flat_errors
+from openclaw_gateway.events.bus import EventBus
+from openclaw_gateway.events.presence import Presence
+from openclaw_gateway.ops.health import Health, now_ms
+from openclaw_gateway.ops.log import get_logger, log_path
+from openclaw_gateway.ops.loop import LoopMonitor
+from openclaw_gateway.ops.stability import StabilityLog
+from openclaw_gateway.ops.supervision import supervise
+from openclaw_gateway.pairing.devices import DeviceBook, open_device_book
+from openclaw_gateway.pairing.identity import load_gateway_identity
+from openclaw_gateway.pairing.records import BookEvent
+from openclaw_gateway.pairing.tokens import load_device_tokens
+from openclaw_gateway.protocol.close import CloseCode
+from openclaw_gateway.protocol.hello import HelloSnapshot
+from openclaw_gateway.rpc import configuration, logs, peers, system
+from openclaw_gateway.rpc.dispatch import Dispatcher
+from openclaw_gateway.rpc.table import MethodTable
+from openclaw_gateway.server import rules
+from openclaw_gateway.server.addresses import BindFailed, bind_addresses, open_listening_sockets, own_tailnet_address
+from openclaw_gateway.server.connection import ConnectionServer
+from openclaw_gateway.server.core import ServerCore
+from openclaw_gateway.server.gatekeeper import Gatekeeper
+from openclaw_gateway.server.heartbeat import Heartbeat
+from openclaw_gateway.server.http import HttpApp
+from openclaw_gateway.server.listener import serve_accepts, watch_accepts
+from openclaw_gateway.server.probes import add_probes
+from openclaw_gateway.server.registry import SessionRegistry, Strangers
+from openclaw_gateway.server.upgrade import HttpServer
+from openclaw_gateway.server.wire import StreamWire
+from openclaw_gateway.store import open_store
+
+__all__ = ["Gateway", "open_gateway", "serve_gateway"]
+
+STOP_SECONDS: Final = 4.5
+DRAIN_SECONDS: Final = 3.0
+HEALTH_EVENT_SECONDS: Final = 60.0
+EVENTS: Final = (
+    "connect.challenge",
+    "presence",
+    "tick",
+    "health",
+    "shutdown",
+    "device.pair.requested",
+    "device.pair.resolved",
+)
+
+log = get_logger("gateway")
+
+
+@attrs.define(eq=False)
+class _Listening:
+    """The open listeners of one bind; replaced as a whole when port or bind change."""
+
+    sockets: list[socket.socket]
+    scope: trio.CancelScope
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        return [sock.getsockname()[:2] for sock in self.sockets]
+
+    def close(self) -> None:
+        self.scope.cancel()
+        for sock in self.sockets:
+            trio.lowlevel.notify_closing(sock)
+            sock.close()
+
+
+class Gateway:
+    """A running gateway: what `open_gateway` yields. Belongs to the Trio run that opened it."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        auth: ResolvedAuth,
+        book: DeviceBook,
+        *,
+        loaded: LoadedConfig | None,
+        env: Mapping[str, str],
+        overrides: Mapping[str, Any] | None,
+    ) -> None:
+        self.config = config
+        self._env = env
+        self._overrides = overrides
+        self.auth = auth
+        self.loaded = loaded
+        self.version = __version__
+        self.rpc = MethodTable()
+        self.events = EventBus()
+        self.events.declare(EVENTS)
+        self.loop = LoopMonitor()
+        self.health = Health(self.loop, __version__, on_change=self._health_changed)
+        self.stability = StabilityLog()
+        self.host = platform.node() or "localhost"
+        self.presence = Presence(
+            system.host_facts(__version__, self.host), now_ms=now_ms, on_change=self._presence_changed
+        )
+        websocket = config.transports.websocket
+        tailnet = own_tailnet_address()
+        self._tailnet = frozenset({tailnet} if tailnet else ())
+        self.gatekeeper = Gatekeeper(
+            rules.gatekeeper_rules(config, auth, own_tailnet=self._tailnet),
+            book=book,
+            tokens=book.tokens,
+            publish=self._book_event,
+            now_ms=now_ms,
+        )
+        dispatcher = Dispatcher(self.rpc)
+        self._core = ServerCore(
+            limits=rules.limits(config),
+            table=self.rpc,
+            dispatcher=dispatcher,
+            registry=SessionRegistry(
+                limit=websocket.concurrent_connections, strangers=Strangers(websocket.unauthenticated_per_address)
+            ),
+            gatekeeper=self.gatekeeper,
+            bus=self.events,
+            presence=self.presence,
+            stability=self.stability,
+            snapshot=self._snapshot,
+            server_version=__version__,
+            boot_id=str(uuid.uuid4()),
+        )
+        self._http = HttpApp(self.gatekeeper, dispatcher, rules.http_rules(config))
+        self._server = ConnectionServer(self._core, HttpServer(self._http), websocket=websocket.enabled)
+        self._heartbeat = Heartbeat(self._core.registry, **_heartbeat_seconds(config))
+        self._book = book
+        self._listening: _Listening | None = None
+        self._connections: trio.Nursery | None = None
+        self._stop = trio.Event()
+        self.drained = trio.Event()
+        self.stop_reason = "gateway stopping"
+        self._register_methods()
+        add_probes(self._http, self.health, started=lambda: self._listening is not None, draining=self._stop.is_set)
+
+    # --- what an embedding program uses
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on; 0 where nothing is."""
+        return self._listening.addresses[0][1] if self._listening is not None else 0
+
+    @property
+    def urls(self) -> list[str]:
+        """``ws://`` addresses that are listened on."""
+        if self._listening is None:
+            return []
+        return [
+            f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+            for host, port in self._listening.addresses
+        ]
+
+    @property
+    def token(self) -> str | None:
+        """The shared token that clients present; None with other kinds of authentication. A secret: do not print it."""
+        return self.auth.token
+
+    def request_stop(self, reason: str = "gateway stopping") -> None:
+        """Ask for the end; whoever waits in `wait_stopped` goes on. Synchronous and harmless when repeated."""
+        if not self._stop.is_set():
+            self.stop_reason = reason
+            self._stop.set()
+
+    async def wait_stopped(self) -> None:
+        """Wait until somebody asked for the end."""
+        await self._stop.wait()
+
+    async def serve_stream(self, stream: trio.abc.Stream, *, peer: tuple[str, int] = ("unknown", 0)) -> None:
+        """Serve one connection over any stream (in-memory, a tunnel's end) until it ends. ``peer`` is where it comes
+        from.
+        """
+        await self._server.serve(StreamWire(stream, peer))
+
+    def apply(self, config: GatewayConfig, auth: ResolvedAuth, loaded: LoadedConfig | None = None) -> None:
+        """Use another configuration from now on (CFG-3). Listeners are re-opened only when port or bind changed.
+
+        Connections stay, except those that came in with a shared secret that is no longer the secret (V16). Raises
+        `BindFailed` before anything changed where the new address cannot be listened on.
+        """
+        if (config.port, config.bind, config.custom_bind_host) != (
+            self.config.port,
+            self.config.bind,
+            self.config.custom_bind_host,
+        ):
+            self._rebind(config)
+        before, self.config, self.auth, self.loaded = self.auth, config, auth, loaded
+        self.gatekeeper.configure(rules.gatekeeper_rules(config, auth, own_tailnet=self._tailnet))
+        self._http.rules = rules.http_rules(config)
+        websocket = config.transports.websocket
+        self._core.limits = rules.limits(config)
+        self._core.registry.limit = websocket.concurrent_connections
+        self._core.registry.strangers.per_address = websocket.unauthenticated_per_address
+        self._server.websocket = websocket.enabled
+        self._heartbeat.configure(**_heartbeat_seconds(config))
+        if _secrets(before) != _secrets(auth):
+            self._close_shared_secret_sessions()
+
+    # --- moments
+
+    def _presence_changed(self) -> None:
+        payload = {"presence": self.presence.entries()}
+        versions = {"presence": self.presence.version, "health": self.health.version}
+        self.events.publish_nowait("presence", payload, droppable=True, state_version=versions)
+
+    def _health_changed(self) -> None:
+        versions = {"presence": self.presence.version, "health": self.health.version}
+        self.events.publish_nowait("health", self.health.view(), droppable=True, state_version=versions)
+
+    def _book_event(self, event: BookEvent) -> None:
+        self.events.publish_nowait(event.name, event.payload, scope="operator.pairing")
+
+    def _snapshot(self) -> HelloSnapshot:
+        loaded = self.loaded
+        return HelloSnapshot(
+            presence=self.presence.encoded(),
+            health=self.health.view(),
+            presence_version=self.presence.version,
+            health_version=self.health.version,
+            uptime_ms=self.health.uptime_ms,
+            config_path=str(loaded.path) if loaded is not None else None,
+            state_dir=str(self.config.state_dir) if self.config.state_dir is not None else None,
+            auth_mode=self.auth.type,
+            applied_config_hash=loaded.hash if loaded is not None else None,
+        )
+
+    def _counts(self) -> dict[str, Any]:
+        registry = self._core.registry
+        roles = [session.role for session in registry]
+        return {
+            "total": len(roles),
+            "operators": roles.count("operator"),
+            "nodes": roles.count("node"),
+            "unauthenticated": len(registry.strangers),
+            "limit": registry.limit,
+        }
+
+    def _register_methods(self) -> None:
+        config = self.config
+        system.register(
+            self.rpc,
+            health=self.health,
+            presence=self.presence,
+            stability=self.stability,
+            connections=self._counts,
+            identity=lambda: load_gateway_identity(config.state_dir).to_wire(),
+            on_health=self._health_changed,
+        )
+        logs.register(self.rpc, path=log_path(config.logging, config.state_dir))
+        peers.register(self.rpc, book=self._book, registry=self._core.registry)
+        configuration.register(self.rpc, current=lambda: self.loaded)
+        self.rpc.declare("agent.send", scope="operator.write")
+
+    def _close_shared_secret_sessions(self) -> None:
+        for session in self._core.registry:
+            if session.grant is not None and session.grant.method in {"token", "password"}:
+                session.scope.close(CloseCode.POLICY, "gateway credentials changed")
+
+    # --- listening
+
+    def _rebind(self, config: GatewayConfig) -> None:
+        connections = self._connections
+        assert connections is not None
+        before = self._listening
+        if before is not None and config.port == self.config.port:
+            before.close()  # the same port on other addresses: the old sockets would be in the way
+        fresh = _Listening(open_listening_sockets(bind_addresses(config), config.port), trio.CancelScope())
+        self._listening = fresh
+        if before is not None and config.port != self.config.port:
+            before.close()
+        for sock in fresh.sockets:
+            connections.start_soon(serve_accepts, sock, self._server.serve, connections)
+        for url in self.urls:
+            log.info("listening", url=url)
+
+    async def serve_until_drained(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen and serve until a stop was asked for and is done; ``started`` once every address accepts. Raises
+        `BindFailed`.
+        """
+        try:
+            async with trio.open_nursery() as connections:
+                self._connections = connections
+                self._rebind(self.config)
+                task_status.started()
+                await self._stop.wait()
+                await self._drain(connections)
+        finally:
+            self.drained.set()
+
+    async def _drain(self, connections: trio.Nursery) -> None:
+        """Stop accepting, tell everybody, close everybody; what is left after `DRAIN_SECONDS` is dropped (design rule
+        3).
+        """
+        registry = self._core.registry
+        log.info("stopping", reason=self.stop_reason, clients=len(registry))
+        self._server.draining = self._http.draining = True
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+        self.events.publish_nowait("shutdown", {"reason": self.stop_reason}, scope=None)
+        registry.close_all(CloseCode.SERVICE_RESTART, "service restart")
+        await self._server.http.stop_idle()
+        with trio.move_on_after(DRAIN_SECONDS):
+            await self._server.wait_empty()
+        self._server.abort_all()
+        connections.cancel_scope.cancel()
+
+    async def serve_services(self) -> None:
+        """The watchers: heartbeat, tick, health event, upkeep, self-probe. Never returns; raises only
+        `AcceptStalled`.
+        """
+        trio.lowlevel.add_instrument(self.loop)
+        try:
+            async with trio.open_nursery() as nursery:
+                for name, task in (
+                    ("heartbeat", self._heartbeat.serve),
+                    ("loop", self.loop.serve),
+                    ("tick", self._tick),
+                    ("health", self._health_events),
+                    ("pairing", partial(self._book.supervise_upkeep, self._publish_all)),
+                ):
+                    nursery.start_soon(supervise, name, task, partial(self.health.set, name))
+                nursery.start_soon(self._self_probe)
+                if self.loaded is not None:
+                    nursery.start_soon(supervise, "config", self._watch_config, partial(self.health.set, "config"))
+        finally:
+            trio.lowlevel.remove_instrument(self.loop)
+
+    def _publish_all(self, events: tuple[BookEvent, ...]) -> None:
+        for event in events:
+            self._book_event(event)
+
+    async def _watch_config(self) -> None:
+        """Take over what changes in openclaw.json; a file that cannot be used changes nothing and says why (CFG-1,
+        CFG-3).
+        """
+        assert self.loaded is not None
+        async for change in watch_config(self.loaded, env=self._env, overrides=self._overrides):
+            self.take_over(change)
+
+    def take_over(self, change: ConfigChange) -> None:
+        self.health.config_issues = tuple(
+            issue.path or "file" for issue in change.issues if issue.severity != "warning"
+        )
+        for issue in change.issues:
+            log.warning("configuration fault", key=issue.path, issue=issue.message, fix=issue.fix)
+        if not change.applied:
+            return
+        config = change.new.config
+        try:
+            auth = resolve_auth(config, config.state_dir, self._env, overridden=change.new.overridden)
+            self.apply(config, auth, change.new)
+        except (ConfigError, BindFailed) as exc:
+            self.health.config_issues = ("gateway",)
+            log.error("configuration cannot be applied; the running one stays", error=str(exc))
+            return
+        remember_good(change.new)
+        log.info("configuration applied", keys=change.changed, hash=change.new.hash[:12])
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(self._core.limits.tick_interval_ms / 1000)
+            self.events.publish_nowait("tick", {"ts": now_ms()}, scope=None, droppable=True)
+
+    async def _health_events(self) -> None:
+        while True:
+            await trio.sleep(HEALTH_EVENT_SECONDS)
+            self._health_changed()
+
+    async def _self_probe(self) -> None:
+        if self._listening is not None:
+            host, port = self._listening.addresses[0]
+            await watch_accepts(("127.0.0.1" if host == "0.0.0.0" else host, port))  # noqa: S104 - compared, not bound
+
+
+def _heartbeat_seconds(config: GatewayConfig) -> dict[str, float]:
+    websocket = config.transports.websocket
+    return {"interval": websocket.ping_interval_ms / 1000, "timeout": websocket.ping_timeout_ms / 1000}
+
+
+def _secrets(auth: ResolvedAuth) -> tuple[str | None, ...]:
+    return (auth.type, auth.token, auth.password, auth.password_hash)
+
+
+@asynccontextmanager
+async def open_gateway(
+    config: GatewayConfig | None = None,
+    *,
+    auth: ResolvedAuth | None = None,
+    loaded: LoadedConfig | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> AsyncIterator[Gateway]:
+    """Open a gateway: listening on entry, drained on exit.
+
+    ``config`` defaults to a private gateway on the standard port that keeps nothing on disk. A caller that loaded
+    openclaw.json itself (the command line does) passes ``loaded``, and the ``overrides`` it was loaded with: then the
+    file is watched and changes are taken over.
+
+    Raises `ConfigError` (no usable secret), `BindFailed`, `StoreError`, `StateDirUnsafe`. A cancellation from outside
+    still drains, within `STOP_SECONDS`. Tasks of the caller may use the gateway from anywhere in the same Trio run
+    while the block lasts.
+    """
+    env = os.environ if env is None else env
+    if config is None:
+        config = loaded.config if loaded is not None else GatewayConfig()
+    if auth is None:
+        overridden = loaded.overridden if loaded is not None else ()
+        auth = resolve_auth(config, config.state_dir, env, overridden=overridden)
+    if loaded is not None and not loaded.degraded:
+        remember_good(loaded)
+    with flat_errors():
+        async with trio.open_nursery() as tiers:
+            alive = trio.CancelScope(shield=True)
+            try:
+                gateway = await tiers.start(
+                    _serve_tiers, alive, partial(Gateway, config, auth, loaded=loaded, env=env, overrides=overrides)
+                )
+                try:
+                    yield gateway
+                finally:
+                    gateway.request_stop()
+                    with trio.move_on_after(STOP_SECONDS, shield=True):
+                        await gateway.drained.wait()
+            finally:
+                alive.cancel()
+
+
+async def _serve_tiers(
+    alive: trio.CancelScope,
+    make: partial[Gateway],
+    *,
+    task_status: trio.TaskStatus[Gateway] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Both tiers, inside the shielded scope: services outside, connections inside."""
+    config: GatewayConfig = make.args[0]
+    with alive:
+        tokens = load_device_tokens(config.state_dir)
+        async with (
+            open_store(config.state_dir) as store,
+            open_device_book(store, clock=now_ms, tokens=tokens, request_ttl_ms=config.pairing.request_ttl_ms) as book,
+        ):
+            gateway = make(book)
+            async with trio.open_nursery() as services:
+                await services.start(gateway.serve_until_drained)
+                services.start_soon(gateway.serve_services)
+                task_status.started(gateway)
+
+
+async def serve_gateway(
+    config: GatewayConfig | None = None, *, task_status: trio.TaskStatus[Gateway] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """`open_gateway` as a task: ``gateway = await nursery.start(serve_gateway, config)``. Returns when the gateway is
+    asked to stop.
+    """
+    async with open_gateway(config) as gateway:
+        task_status.started(gateway)
+        await gateway.wait_stopped()

@@ -1,0 +1,182 @@
+"""How far one gets on the way to the gateway: process, port, HTTP, WebSocket, authentication, scope, each on its own.
+
+Owns the rows of ``status`` (requirement OBS-1). Invariant: "unreachable" is said only where TCP or HTTP fail; a refused secret is a
+gateway that is well and does not know us.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from openclaw_gateway.client.errors import STAGES, ConnectFailed
+
+if TYPE_CHECKING:
+    from openclaw_gateway.client.resolve import Target
+
+__all__ = ["Journey", "Row", "look"]
+
+State = Literal["ok", "failed", "unknown"]
+
+
+@attrs.frozen
+class Row:
+    name: str
+    state: State
+    text: str
+    fix: str | None = None
+
+
+@attrs.define
+class Journey:
+    """``rows`` in the order of the way. ``hello`` and ``answers`` where it came that far; ``error`` where it ended."""
+
+    target: Target
+    rows: list[Row] = attrs.field(factory=list)
+    hello: Any = None
+    answers: dict[str, Any] = attrs.field(factory=dict)
+    error: ConnectFailed | None = None
+    holder: Any = None
+    owners: tuple[Any, ...] = ()
+    latency_ms: int | None = None
+
+    @property
+    def reachable(self) -> bool:
+        return self.error is None or STAGES.index(self.error.stage) >= STAGES.index("websocket")
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None and all(row.state != "failed" for row in self.rows)
+
+
+def look(
+    target: Target, *, timeout: float, mode: str = "cli", methods: tuple[str, ...] = ("status",), probe: bool = True
+) -> Journey:
+    """Go the whole way once. Never raises for what it finds on it."""
+    import trio
+
+    journey = Journey(target)
+    if target.local:
+        _look_at_process(journey)
+    if probe:
+        trio.run(_travel, journey, timeout, mode, methods)
+    return journey
+
+
+def _look_at_process(journey: Journey) -> None:
+    from openclaw_gateway.cli.output import printable
+    from openclaw_gateway.config.paths import state_dir
+    from openclaw_gateway.ops.instance import read_holder
+    from openclaw_gateway.ops.portowner import port_owners
+
+    holder = journey.holder = read_holder(state_dir(os.environ))
+    if holder is None:
+        journey.rows.append(Row("process", "failed", "no gateway holds this state directory", "openclaw gateway start"))
+    elif holder.pid is None:
+        journey.rows.append(Row("process", "unknown", "the lock is held, by whom cannot be proven", "openclaw doctor"))
+    elif holder.stopped:
+        text = f"process {holder.pid} is suspended"
+        journey.rows.append(Row("process", "failed", text, f"kill -CONT {holder.pid}"))
+    else:
+        up = "" if holder.started_at_ms is None else f", up {_span(time.time() - holder.started_at_ms / 1000)}"
+        journey.rows.append(Row("process", "ok", f"process {holder.pid}{up}"))
+    port = journey.target.address.port
+    owners = journey.owners = port_owners(port)
+    if not owners:
+        journey.rows.append(Row("port", "failed", f"nobody listens on {port}", "openclaw gateway start"))
+        return
+    names = ", ".join(f"process {owner.pid} ({printable(owner.command, 60)})" for owner in owners)
+    ours = holder is not None and any(owner.pid in {holder.pid, None} for owner in owners)
+    if ours:
+        journey.rows.append(Row("port", "ok", f"{port}, held by the gateway"))
+    else:
+        journey.rows.append(
+            Row("port", "failed" if holder is None else "unknown", f"{port} is held by {names}", "stop that process")
+        )
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:  # noqa: PLR2004
+        return f"{max(seconds, 0):.0f} s"
+    if seconds < 7200:  # noqa: PLR2004
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86400:.0f} d"  # noqa: PLR2004
+
+
+async def _travel(journey: Journey, timeout: float, mode: str, methods: tuple[str, ...]) -> None:
+    from openclaw_gateway.client.http import get
+
+    target = journey.target
+    try:
+        answer = await get(target.address, "/health", timeout=timeout, tls_fingerprint=target.tls_fingerprint)
+    except ConnectFailed as error:
+        journey.error = error
+        journey.rows.append(Row("http", "failed", f"unreachable: {error.message}", error.fix))
+        journey.rows += [Row(name, "unknown", "not tried") for name in ("websocket", "auth", "scope")]
+        return
+    healthy = answer.status == 200  # noqa: PLR2004  OK
+    text = f"/health {answer.status}"
+    journey.rows.append(Row("http", "ok" if healthy else "failed", text, None if healthy else "openclaw logs"))
+    await _shake_hands(journey, timeout, mode, methods)
+
+
+async def _shake_hands(journey: Journey, timeout: float, mode: str, methods: tuple[str, ...]) -> None:
+    import trio
+
+    from openclaw_gateway.cli.connect import VERSION
+    from openclaw_gateway.client import CallFailed, CallTimedOut, ClientClosed, open_client
+
+    target = journey.target
+    started = time.monotonic()
+    refusals: dict[str, Any] = {}
+    try:
+        async with open_client(
+            target.url, auth=target.credentials, client_id="cli", mode=mode, version=VERSION, timeout=timeout,
+            tls_fingerprint=target.tls_fingerprint, allow_insecure=target.local,
+        ) as client:  # fmt: skip
+            journey.latency_ms = round((time.monotonic() - started) * 1000)
+            journey.hello = client.hello
+
+            async def ask(method: str) -> None:
+                try:
+                    journey.answers[method] = await client.call(method, timeout=timeout)
+                except (CallFailed, CallTimedOut, ClientClosed) as error:
+                    refusals[method] = error
+
+            async with trio.open_nursery() as nursery:
+                for method in methods:
+                    nursery.start_soon(ask, method)
+    except ConnectFailed as error:
+        journey.error = error
+        _explain_refusal(journey, error)
+        return
+    hello = journey.hello
+    journey.rows.append(Row("websocket", "ok", f"protocol {hello.protocol}, {journey.latency_ms} ms"))
+    journey.rows.append(Row("auth", "ok", f"{hello.method or 'accepted'} ({_secret(target)})"))
+    if refusals:
+        method, error = next(iter(refusals.items()))
+        journey.rows.append(Row("scope", "failed", f"{method}: {error}", "openclaw devices list"))
+    else:
+        journey.rows.append(Row("scope", "ok", ", ".join(hello.scopes) or "none"))
+
+
+def _explain_refusal(journey: Journey, error: ConnectFailed) -> None:
+    names = ("websocket", "auth", "scope")
+    stage = error.stage if error.stage in names else "websocket"
+    for name in names:
+        if names.index(name) < names.index(stage):
+            journey.rows.append(Row(name, "ok", "accepted"))
+        elif name == stage:
+            text = f"{error.message} ({_secret(journey.target)})" if name == "auth" else error.message
+            journey.rows.append(Row(name, "failed", text, error.fix))
+        else:
+            journey.rows.append(Row(name, "unknown", "not tried"))
+
+
+def _secret(target: Target) -> str:
+    if target.fingerprint is None:
+        return f"no secret: {target.secret_source}"
+    return f"secret {target.fingerprint} from {target.secret_source}"

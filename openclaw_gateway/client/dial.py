@@ -1,0 +1,194 @@
+"""From an address to an open WebSocket, one stage after the other, each with its own error.
+
+Owns name look-up, TCP, TLS with a pinned certificate and the upgrade. It must not know what is said afterwards.
+Invariants: no redirect is followed (attack V56); with a pin, nothing is sent before the certificate matched; on
+failure or cancellation nothing stays open."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import socket
+import ssl
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+import trio
+from openclaw_gateway.client.address import GatewayAddress
+from openclaw_gateway.client.errors import ConnectFailed
+from openclaw_gateway.ops.log import escape
+
+if TYPE_CHECKING:
+    from trio_websocket import WebSocketConnection
+
+__all__ = ["dial_stream", "upgrade", "upgrade_rejected"]
+
+_QUEUED_MESSAGES: Final = 64
+
+
+async def dial_stream(
+    address: GatewayAddress, *, tls_fingerprint: str | None = None, ssl_context: ssl.SSLContext | None = None
+) -> trio.abc.Stream:
+    """A TCP or TLS stream. Raises `ConnectFailed` at ``resolve``, ``tcp`` or ``tls``. Cancellation closes what was
+    opened.
+
+    ``tls_fingerprint`` is the hex SHA-256 of the peer's DER certificate; it takes the place of the usual trust.
+    """
+    tcp = await _dial_tcp(address)
+    if not address.tls:
+        return tcp
+    context = ssl_context if ssl_context is not None else ssl.create_default_context()
+    if tls_fingerprint is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # the pin below is stricter than a chain
+    stream = trio.SSLStream(tcp, context, server_hostname=address.host)
+    try:
+        await stream.do_handshake()
+        if tls_fingerprint is not None:
+            _check_pin(address, tls_fingerprint, stream.getpeercert(binary_form=True))
+    except (trio.BrokenResourceError, ssl.SSLError) as error:
+        await trio.aclose_forcefully(stream)
+        cause = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
+        raise ConnectFailed(
+            stage="tls",
+            url=address.url,
+            message=f"TLS failed: {cause}",
+            fix="pin the gateway's own certificate: openclaw config set gateway.remote.tlsFingerprint <sha256>",
+        ) from error
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+async def _dial_tcp(address: GatewayAddress) -> trio.SocketStream:
+    # Loopback by number: no resolver may answer for localhost, and no thread is started for asking one.
+    hosts = ("127.0.0.1", "::1") if address.host == "localhost" else (address.host,)
+    error: OSError | None = None
+    for host in hosts:
+        try:
+            return await trio.open_tcp_stream(host, address.port)
+        except socket.gaierror as fault:
+            raise ConnectFailed(
+                stage="resolve",
+                url=address.url,
+                message=f"the name {address.host} has no address: {fault.strerror}",
+                fix="check the host name, or give an address",
+            ) from fault
+        except OSError as fault:
+            error = fault
+    assert error is not None  # noqa: S101  hosts is never empty
+    fix = "openclaw gateway start" if address.is_loopback else "check that it runs there, and any firewall in between"
+    raise ConnectFailed(stage="tcp", url=address.url, message=_tcp_text(error), fix=fix) from error
+
+
+def _tcp_text(error: OSError) -> str:
+    inner = error.__cause__
+    while inner is not None and not isinstance(inner, OSError) and inner.__cause__ is not None:
+        inner = inner.__cause__
+    if isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    found = inner if isinstance(inner, OSError) else error
+    if isinstance(found, ConnectionRefusedError):
+        return "nothing listens there (connection refused)"
+    return found.strerror or str(found)
+
+
+def _check_pin(address: GatewayAddress, pin: str, certificate: bytes | None) -> None:
+    want = pin.lower().removeprefix("sha256:").replace(":", "").strip()
+    have = hashlib.sha256(certificate or b"").hexdigest()
+    if not hmac.compare_digest(want.encode(), have.encode()):
+        raise ConnectFailed(
+            stage="tls",
+            url=address.url,
+            message=f"the certificate is not the pinned one (it has sha256 {have})",
+            fix="if the gateway's certificate was renewed on purpose: "
+            f"openclaw config set gateway.remote.tlsFingerprint {have}",
+        )
+
+
+class _WatchedStream(trio.abc.Stream):
+    """A stream that tells when the peer has nothing more to say: trio-websocket's opening handshake never notices."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self._inner = inner
+        self.on_end: Callable[[], object] | None = None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            data = await self._inner.receive_some(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._ended()
+            raise
+        if not data:
+            self._ended()
+        return data
+
+    def _ended(self) -> None:
+        if self.on_end is not None:
+            self.on_end()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def upgrade(
+    nursery: trio.Nursery, stream: trio.abc.Stream, address: GatewayAddress, *, max_message_bytes: int
+) -> WebSocketConnection:
+    """The WebSocket opening handshake (RFC 6455 section 4). The reader that it starts lives in ``nursery``.
+
+    Raises `ConnectFailed` at ``websocket`` where no answer came. A refusal over HTTP crashes the reader, so it comes
+    out of the nursery: give what came out to `upgrade_rejected`."""
+    from trio_websocket import wrap_client_stream
+
+    watched = _WatchedStream(stream)
+    with trio.CancelScope() as waiting:
+        watched.on_end = waiting.cancel
+        websocket = await wrap_client_stream(
+            nursery,
+            watched,  # type: ignore[arg-type]
+            address.host_header,
+            address.resource,
+            message_queue_size=_QUEUED_MESSAGES,
+            max_message_size=max_message_bytes,
+            receive_buffer_size=65_536,
+        )
+        watched.on_end = None
+        return websocket
+    raise ConnectFailed(
+        stage="websocket",
+        url=address.url,
+        message="the connection was closed before the WebSocket was open; something else may listen there",
+        fix=f"openclaw gateway status   (names what listens on port {address.port})",
+    )
+
+
+def upgrade_rejected(address: GatewayAddress, error: BaseException) -> ConnectFailed | None:
+    """`ConnectFailed` at ``http`` where ``error`` is trio-websocket's way to say that the answer was not 101, else
+    None."""
+    from trio_websocket import ConnectionRejected
+
+    if not isinstance(error, ConnectionRejected):
+        return None
+    message = f"HTTP {error.status_code} instead of a WebSocket"
+    where = dict(error.headers or ()).get(b"location")
+    if where:
+        message += f": it redirects to {escape(where.decode('latin-1'), 200)}, which is not followed"
+    busy = error.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    return ConnectFailed(
+        stage="http",
+        url=address.url,
+        message=message,
+        http_status=error.status_code,
+        retryable=busy,
+        fix="the gateway starts or stops; retry shortly" if busy else "give the gateway's own URL with --url",
+    )

@@ -1,0 +1,393 @@
+"""One written value → one typed value, or the reason why not.
+
+Owns what each setting accepts by itself: durations, addresses, networks, origins, hashes, numbers and their ranges,
+words and the nearest valid word. Must not know other settings (`config.rules` does), files, or what takes the place
+of a bad value.
+
+Invariants: `read_leaf` returns a value of the setting's type or raises `BadValueError`; a `BadValueError` never
+repeats a secret. From a list the good entries survive and the bad ones are named: ``kept`` is never wider than what
+was written.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import re
+import typing
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import attrs
+import cattrs
+
+from openclaw_gateway.config.interpolate import Unresolved
+from openclaw_gateway.config.issues import nearest
+from openclaw_gateway.config.redact import MARKER
+from openclaw_gateway.config.settings import SECRETS, VALUE_ALIASES, Setting, pattern
+
+__all__ = ["BIND_NAMES", "RANGES", "BadValueError", "duration", "network", "origin", "read_leaf"]
+
+BIND_NAMES: Final = ("loopback", "lan", "tailnet", "auto", "custom")
+
+# Inclusive. What is not listed must be at least 1.
+RANGES: Final[Mapping[str, tuple[int, int]]] = {
+    "gateway.port": (0, 65535),
+    "gateway.transports.http.port": (1, 65535),
+    "gateway.auth.refresh.maxUses": (1, 1_000_000_000),
+    "gateway.auth.policy.minLength": (1, 1024),
+    "gateway.transports.websocket.pingIntervalMs": (1_000, 3_600_000),
+    "gateway.transports.websocket.pingTimeoutMs": (1_000, 3_600_000),
+    "gateway.transports.websocket.maxMessageSize": (1_024, 2 * 1024**3 - 1),
+    "gateway.transports.websocket.concurrentConnections": (1, 1_000_000),
+    "gateway.transports.websocket.unauthenticatedPerAddress": (1, 100_000),
+    "gateway.transports.websocket.maxBufferedBytes": (65_536, 2 * 1024**3 - 1),
+    "gateway.transports.websocket.handshakeTimeoutMs": (1_000, 600_000),
+    "gateway.transports.websocket.tickIntervalMs": (1_000, 3_600_000),
+    "gateway.pairing.requestTtlMs": (10_000, 30 * 86_400_000),
+    "gateway.nodes.invokeTimeoutMs": (100, 86_400_000),
+    "logging.maxBytes": (65_536, 10 * 1024**3),
+    "logging.backups": (0, 1_000),
+}
+
+_MAX_LIST: Final = 1_000
+_MAX_TEXT: Final = 4_096
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+_MAX_SECONDS: Final = 100 * 365 * 86_400.0
+_BCRYPT: Final = re.compile(r"\$2[aby]\$(\d{2})\$[./A-Za-z0-9]{53}")
+_BCRYPT_COST: Final = (4, 16)  # below, the format allows none; above, one check takes seconds
+_ORIGIN_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+@attrs.define(eq=False)
+class BadValueError(ValueError):
+    """``kept`` is what remains of a list, None where the value was no list."""
+
+    message: str
+    allowed: tuple[str, ...] = ()
+    nearest: str | None = None
+    fix: str | None = None
+    kept: tuple[str, ...] | None = None
+    unset: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def read_leaf(setting: Setting, path: str, value: Any) -> Any:
+    """``value`` as ``setting`` wants it. ``path`` is the path in the file (a channel's name in place of ``*``)."""
+    if isinstance(value, Unresolved):
+        raise _unset(value)
+    words = VALUE_ALIASES.get(setting.path)
+    if words is not None and isinstance(value, str):
+        value = words.get(value.lower(), value)
+    special = _SPECIAL.get(setting.path)
+    if special is not None:
+        return special(value, path)
+    try:
+        typed = _converter().structure(value, setting.type)
+    except BadValueError:
+        raise
+    except Exception as error:
+        raise BadValueError("not a valid value") from error
+    if type(typed) is int:
+        low, high = RANGES.get(setting.path, (1, 2**53))
+        if not low <= typed <= high:
+            raise BadValueError(f"must be from {low} to {high}")
+    return typed
+
+
+def _unset(value: Unresolved) -> BadValueError:
+    names = ", ".join(value.names)
+    plural = "s are" if len(value.names) > 1 else " is"
+    return BadValueError(
+        f"environment variable{plural} not set: {names}", fix=f"export {value.names[0]}=...", unset=value.names
+    )
+
+
+@cache
+def _converter() -> cattrs.BaseConverter:
+    """cattrs picks the hook by the annotation; ours are strict where its own would convert ("1" is no number, 1 no
+    truth).
+    """
+    converter = cattrs.BaseConverter()
+    converter.register_structure_hook(bool, lambda value, _: _bool(value))
+    converter.register_structure_hook(int, lambda value, _: _int(value))
+    converter.register_structure_hook(float, lambda value, _: _float(value))
+    converter.register_structure_hook(str, lambda value, _: _text(value))
+    converter.register_structure_hook(Path, lambda value, _: Path(_text(value)).expanduser())
+    converter.register_structure_hook_func(lambda kind: getattr(kind, "__origin__", None) is Literal, _word)
+    return converter
+
+
+def _bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    hint = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+    raise BadValueError("must be true or false", ("true", "false"), hint.get(str(value).lower()))
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadValueError("must be a whole number" + (" (without quotes)" if isinstance(value, str) else ""))
+    return value
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadValueError("must be a number")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise BadValueError("must be text in quotes")
+    if not value or len(value) > _MAX_TEXT or any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
+        raise BadValueError(f"must be 1 to {_MAX_TEXT} characters without control characters")
+    return value
+
+
+def _word(value: Any, kind: Any) -> str:
+    allowed = tuple(typing.get_args(kind))
+    if isinstance(value, str) and value in allowed:
+        return value
+    word = value.lower() if isinstance(value, str) else ""
+    if word in allowed:
+        return word
+    raise BadValueError("not one of the allowed values", allowed, nearest(word, allowed))
+
+
+def duration(value: Any, path: str = "") -> float:
+    """Seconds from ``"24h"``, ``"90d"``, ``"1h30m"`` or a number of seconds."""
+    del path
+    seconds = 0.0
+    if isinstance(value, str):
+        compact = value.strip().lower()
+        if compact and not _DURATION.sub("", compact).strip():
+            seconds = sum(float(amount) * _UNITS[unit] for amount, unit in _DURATION.findall(compact))
+    elif not isinstance(value, bool) and isinstance(value, int | float):
+        seconds = float(value)
+    if not 0 < seconds <= _MAX_SECONDS:
+        raise BadValueError('must be a time such as "15m", "24h" or "90d", or a positive number of seconds')
+    return seconds
+
+
+def _instant(value: Any, path: str) -> float:
+    del path
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise BadValueError('must be a date such as "2026-01-31" or Unix seconds') from None
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    seconds = _float(value)
+    if not 0 <= seconds < 1e11:
+        raise BadValueError("must be Unix seconds (not milliseconds)")
+    return seconds
+
+
+def _bind(value: Any, path: str) -> str:
+    del path
+    word = value.strip() if isinstance(value, str) else ""
+    if word.lower() in BIND_NAMES:
+        return word.lower()
+    try:
+        return str(ipaddress.ip_address(word.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        fix = "openclaw config set gateway.bind loopback"
+        raise BadValueError(
+            "not a bind mode and not an IP address", (*BIND_NAMES, "an IP address"), nearest(word, BIND_NAMES), fix
+        ) from None
+
+
+def _address(value: Any, path: str) -> str:
+    try:
+        return str(ipaddress.ip_address(_text(value).strip().removeprefix("[").removesuffix("]")))
+    except ValueError:
+        raise BadValueError("must be one IP address", fix=f"openclaw config set {path} 0.0.0.0") from None
+
+
+def _secret(value: Any, path: str) -> str:
+    """A secret as written: any text that cannot be an accident. Never repeated in the fault."""
+    if isinstance(value, dict) and value.get("source") in {"file", "exec", "store"}:
+        raise BadValueError(f'secret references of source "{value["source"]}" are not supported; use "${{NAME}}"')
+    if not isinstance(value, str):
+        raise BadValueError("must be text in quotes")
+    if not value.strip():
+        raise BadValueError("is empty", fix=f"openclaw config unset {path}")
+    if MARKER in value:
+        raise BadValueError(
+            "is the redaction marker, not a secret", fix=f"openclaw config set {path} <the real secret>"
+        )
+    if value.startswith("${") and value.endswith("}"):
+        raise BadValueError("looks like a reference to the environment but is none; names are letters, digits and _")
+    if value != value.strip() or len(value) > _MAX_TEXT or any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
+        raise BadValueError("has white space at an end, control characters, or is too long")
+    return value
+
+
+def _bcrypt(value: Any, path: str) -> str:
+    text = _secret(value, path)
+    match = _BCRYPT.fullmatch(text)
+    if match is None:
+        raise BadValueError("is not a bcrypt hash ($2a$, $2b$ or $2y$, 60 characters)")
+    low, high = _BCRYPT_COST
+    if not low <= int(match[1]) <= high:
+        raise BadValueError(f"has a bcrypt cost outside {low} to {high}")
+    return text
+
+
+def network(entry: Any) -> tuple[str, ...]:
+    """One entry of a network list → networks in CIDR form; v4-mapped addresses become v4. Raises `BadValueError`."""
+    word = entry.strip() if isinstance(entry, str) else ""
+    if word.lower() == "localhost":
+        return ("127.0.0.0/8", "::1/128")
+    try:
+        found = ipaddress.ip_network(word, strict=False)
+    except ValueError:
+        raise BadValueError("not an address, not a network in CIDR form, not localhost") from None
+    if isinstance(found, ipaddress.IPv6Network):
+        mapped = found.network_address.ipv4_mapped
+        if mapped is not None and found.prefixlen >= 96:
+            found = ipaddress.ip_network(f"{mapped}/{found.prefixlen - 96}", strict=False)
+    if found.prefixlen == 0:
+        raise BadValueError("would cover every address there is")
+    return (str(found),)
+
+
+def _networks(value: Any, path: str) -> tuple[str, ...]:
+    return _entries(value, path, network)
+
+
+def origin(entry: Any) -> str:
+    """``https://Example.com:443/`` → ``https://example.com``. Raises `BadValueError`, with what was probably meant as
+    ``nearest``.
+    """
+    word = entry.strip() if isinstance(entry, str) else ""
+    if "*" in word or not word:
+        raise BadValueError("must be one exact origin such as https://example.com:8443 (no wildcards)")
+    if "://" not in word:
+        host = word.split("/", 1)[0].lower()
+        local = host.rsplit(":", 1)[0] in {"localhost", "127.0.0.1", "[::1]"}
+        raise BadValueError("has no scheme", nearest=f"{'http' if local else 'https'}://{host}")
+    try:
+        parts = urlsplit(word)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise BadValueError("is not a URL") from None
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    if not host or _ORIGIN_SCHEME.fullmatch(scheme) is None or parts.username is not None:
+        raise BadValueError("must be scheme://host[:port]")
+    shown = f"[{host}]" if ":" in host else host
+    normal = f"{scheme}://{shown}" + (f":{port}" if port is not None and port != _DEFAULT_PORTS.get(scheme) else "")
+    if scheme != parts.scheme:
+        raise BadValueError("is a WebSocket URL; browsers send the page's origin", nearest=normal)
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise BadValueError("has a path; an origin is scheme://host[:port]", nearest=normal)
+    return normal
+
+
+def _origins(value: Any, path: str) -> tuple[str, ...]:
+    return _entries(value, path, lambda entry: (origin(entry),))
+
+
+def _cors_origins(value: Any, path: str) -> tuple[str, ...]:
+    return _entries(value, path, lambda entry: ("*",) if entry == "*" else (origin(entry),))
+
+
+def _senders(value: Any, path: str) -> tuple[str, ...]:
+    def one(entry: Any) -> tuple[str, ...]:
+        if isinstance(entry, int) and not isinstance(entry, bool):
+            return (str(entry),)  # OpenClaw's files hold Telegram ids as numbers
+        return (_text(entry),)
+
+    return _entries(value, path, one)
+
+
+def _entries(value: Any, path: str, one: Callable[[Any], tuple[str, ...]]) -> tuple[str, ...]:
+    """A list read entry by entry. One faulty entry costs that entry, not the list."""
+    listed = [value] if isinstance(value, str) and not isinstance(value, Unresolved) else value
+    if not isinstance(listed, list):
+        raise BadValueError("must be a list")
+    if len(listed) > _MAX_LIST:
+        raise BadValueError(f"has more than {_MAX_LIST} entries")
+    kept: list[str] = []
+    mended: list[str] = []
+    faults: list[str] = []
+    hint: str | None = None
+    for index, entry in enumerate(listed):
+        try:
+            if isinstance(entry, Unresolved):
+                raise _unset(entry)
+            good = one(entry)
+            kept += good
+            mended += good
+        except BadValueError as bad:
+            faults.append(f"entry {index + 1} {_shown(entry)}{bad.message}")
+            if bad.nearest is not None:
+                hint = hint or bad.nearest
+                mended.append(bad.nearest)
+    if faults:
+        fix = f"openclaw config set {path} '{json.dumps(list(dict.fromkeys(mended)))}'"
+        raise BadValueError("; ".join(faults[:5]), nearest=hint, fix=fix, kept=tuple(dict.fromkeys(kept)))
+    return tuple(dict.fromkeys(kept))
+
+
+def _shown(entry: Any) -> str:
+    """The entry itself where it is plainly an address, nothing where it might be something else."""
+    harmless = isinstance(entry, str) and re.fullmatch(r"[A-Za-z0-9.:/\[\]*-]{1,80}", entry) is not None
+    return f"({entry}) " if harmless else ""
+
+
+def _url(value: Any, path: str) -> str:
+    text = _text(value).strip()
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"ws", "wss", "http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    else:
+        if parts.username is not None or parts.query or parts.fragment:
+            raise BadValueError("must not carry a user, a query or a fragment (secrets have their own settings)")
+    if not usable:
+        raise BadValueError(
+            "must be a URL such as wss://host:18789", fix=f"openclaw config set {path} ws://127.0.0.1:18789"
+        )
+    return text
+
+
+def _fingerprint(value: Any, path: str) -> str:
+    del path
+    digits = _text(value).lower().removeprefix("sha256:").replace(":", "").replace(" ", "")
+    if re.fullmatch(r"[0-9a-f]{64}", digits) is None:
+        raise BadValueError("must be a SHA-256 fingerprint: 64 hexadecimal digits")
+    return digits
+
+
+_SPECIAL: Final[Mapping[str, Callable[[Any, str], Any]]] = {
+    "gateway.bind": _bind,
+    "gateway.customBindHost": _address,
+    "gateway.auth.passwordHash": _bcrypt,
+    "gateway.auth.passwordChangedAt": _instant,
+    "gateway.auth.policy.maxAge": duration,
+    "gateway.auth.expiresIn": duration,
+    "gateway.trustedProxies": _networks,
+    "gateway.pairing.autoApprove.lan": _networks,
+    "gateway.controlUi.allowedOrigins": _origins,
+    "gateway.transports.http.cors.origins": _cors_origins,
+    "gateway.remote.url": _url,
+    "gateway.remote.tlsFingerprint": _fingerprint,
+    "channels.*.dm.allowFrom": _senders,
+    **{path: _secret for path in SECRETS if path != "gateway.auth.passwordHash"},
+}
+
+assert all(pattern(path) == path for path in _SPECIAL)  # noqa: S101 - rows of a table, checked once at import

@@ -1,0 +1,267 @@
+"""What settings may stand together.
+
+Owns every rule that looks at more than one setting: authentication and its secret, bind and exposure, the two ports,
+the password policy. Must not read files; the environment is only asked whether it holds a secret.
+
+Invariants: `apply_rules` is total; an unsafe combination is either closed (exposure off, an issue) or fatal, never
+started as written. Nothing that is safe is refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from openclaw_gateway.config.issues import ConfigIssue
+from openclaw_gateway.config.schema import GatewayConfig, PasswordPolicy
+
+__all__ = [
+    "FUNNEL_TOKEN_LENGTH",
+    "PASSWORD_VARIABLE",
+    "TOKEN_VARIABLE",
+    "apply_rules",
+    "is_loopback_bind",
+    "password_faults",
+]
+
+TOKEN_VARIABLE: Final = "OPENCLAW_GATEWAY_TOKEN"  # noqa: S105 - the name of a variable
+PASSWORD_VARIABLE: Final = "OPENCLAW_GATEWAY_PASSWORD"  # noqa: S105 - the name of a variable
+FUNNEL_TOKEN_LENGTH: Final = 24
+_WEAK_TOKEN: Final = 16
+_WIDE_NETWORK: Final = {4: 8, 6: 16}  # prefixes up to these cover far more than a proxy
+
+
+def is_loopback_bind(config: GatewayConfig) -> bool:
+    """Whether nothing outside this host can reach the listener, whatever ``bind`` turns into at run time."""
+    host = config.custom_bind_host if config.bind == "custom" else config.bind
+    if host in {None, "loopback"}:
+        return True
+    try:
+        return ipaddress.ip_address(str(host)).is_loopback
+    except ValueError:
+        return False
+
+
+def password_faults(password: str, policy: PasswordPolicy) -> tuple[str, ...]:
+    """Which rules of the policy a plaintext password breaks, by the names they have in the file."""
+    checks = (
+        (len(password) >= policy.min_length, f"minLength ({policy.min_length})"),
+        (not policy.require_uppercase or any(char.isupper() for char in password), "requireUppercase"),
+        (not policy.require_lowercase or any(char.islower() for char in password), "requireLowercase"),
+        (not policy.require_numbers or any(char.isdigit() for char in password), "requireNumbers"),
+        (
+            not policy.require_symbols or any(not char.isalnum() and not char.isspace() for char in password),
+            "requireSymbols",
+        ),
+    )
+    return tuple(name for held, name in checks if not held)
+
+
+def apply_rules(
+    config: GatewayConfig, issues: tuple[ConfigIssue, ...], *, env: Mapping[str, str], type_given: bool
+) -> tuple[GatewayConfig, tuple[ConfigIssue, ...]]:
+    """The configuration made safe, and all issues: those handed in (some made milder) and those found here.
+
+    ``type_given``: whether gateway.auth.type was written or comes from the secrets that are there.
+    """
+    found: list[ConfigIssue] = []
+    config = _bind(config, found)
+    mild = [_milder(issue, config) for issue in issues]
+    # A secret that could not be read has its own fatal issue already.
+    unread = {issue.path for issue in mild if issue.severity == "fatal"}
+    _auth(config, found, env, unread, type_given=type_given)
+    _password(config, found, env)
+    config = _ports(config, found)
+    config = _exposure(config, found, env)
+    _surroundings(config, found)
+    return config, (*mild, *found)
+
+
+def _milder(issue: ConfigIssue, config: GatewayConfig) -> ConfigIssue:
+    """A secret that nobody will ask for is not worth refusing to start."""
+    used = {
+        "token": {"gateway.auth.token"},
+        "password": {"gateway.auth.password", "gateway.auth.passwordHash"},
+        "trusted-proxy": {"gateway.auth.token", "gateway.auth.password", "gateway.auth.passwordHash"},
+        "none": set() if is_loopback_bind(config) else {"gateway.auth.token"},
+    }[config.auth.type]
+    if config.mode == "remote":
+        used = used | {"gateway.remote.token", "gateway.remote.password"}
+    secret = issue.path.startswith(("gateway.auth.token", "gateway.auth.password", "gateway.remote."))
+    if issue.severity == "fatal" and secret and issue.path not in used:
+        return attrs.evolve(issue, severity="warning", message=issue.message + "; the setting is not in use")
+    return issue
+
+
+def _bind(config: GatewayConfig, found: list[ConfigIssue]) -> GatewayConfig:
+    if config.bind == "custom" and config.custom_bind_host is None:
+        found.append(
+            ConfigIssue(
+                path="gateway.customBindHost",
+                message="gateway.bind is custom, but no address is given; in use: loopback",
+                fix="openclaw config set gateway.customBindHost <address>",
+            )
+        )
+        return attrs.evolve(config, bind="loopback")
+    return config
+
+
+def _auth(
+    config: GatewayConfig, found: list[ConfigIssue], env: Mapping[str, str], unread: set[str], *, type_given: bool
+) -> None:
+    auth = config.auth
+    if auth.token is not None and (auth.password or auth.password_hash) and not type_given:
+        found.append(
+            ConfigIssue(
+                path="gateway.auth.type",
+                message="both a token and a password are set: say which one counts",
+                severity="fatal",
+                allowed=("token", "password"),
+                fix="openclaw config set gateway.auth.type token",
+            )
+        )
+    given = auth.password or auth.password_hash or env.get(PASSWORD_VARIABLE)
+    if auth.type == "password" and not given and not unread & {"gateway.auth.password", "gateway.auth.passwordHash"}:
+        found.append(
+            ConfigIssue(
+                path="gateway.auth.password",
+                message=f"no passwordHash, no password and no {PASSWORD_VARIABLE}, but gateway.auth.type is password",
+                severity="fatal",
+                fix="openclaw config set gateway.auth.passwordHash '<bcrypt hash>'",
+            )
+        )
+    if auth.type == "trusted-proxy" and not config.trusted_proxies:
+        found.append(
+            ConfigIssue(
+                path="gateway.trustedProxies",
+                message="gateway.auth.type is trusted-proxy, but no proxy is trusted",
+                severity="fatal",
+                fix="openclaw config set gateway.trustedProxies '[\"<address of the proxy>\"]'",
+            )
+        )
+    if auth.type == "none" and not is_loopback_bind(config):
+        found.append(
+            ConfigIssue(
+                path="gateway.auth.type",
+                message=f"none is not possible with bind {config.bind}: a token is made, kept and asked for",
+                severity="warning",
+                fix="openclaw config set gateway.auth.type token",
+            )
+        )
+    if (
+        auth.type == "token"
+        and auth.token is not None
+        and len(auth.token) < _WEAK_TOKEN
+        and not is_loopback_bind(config)
+    ):
+        found.append(
+            ConfigIssue(
+                path="gateway.auth.token",
+                message=f"shorter than {_WEAK_TOKEN} characters on a listener that others can reach",
+                severity="warning",
+                fix="openclaw config unset gateway.auth.token",
+            )
+        )
+
+
+def _password(config: GatewayConfig, found: list[ConfigIssue], env: Mapping[str, str]) -> None:
+    auth = config.auth
+    password = auth.password or env.get(PASSWORD_VARIABLE) or None
+    if auth.type != "password":
+        return
+    if auth.password is not None and auth.password_hash is not None:
+        found.append(
+            ConfigIssue(
+                path="gateway.auth.password",
+                message="ignored: gateway.auth.passwordHash is set and counts",
+                severity="warning",
+                fix="openclaw config unset gateway.auth.password",
+            )
+        )
+    elif auth.password_hash is None and password is not None and auth.policy is not None:
+        broken = password_faults(password, auth.policy)
+        if broken:
+            found.append(
+                ConfigIssue(
+                    path="gateway.auth.password",
+                    message="does not meet gateway.auth.policy: " + ", ".join(broken),
+                    severity="fatal",
+                    fix="openclaw config set gateway.auth.password '${NAME_OF_A_VARIABLE}'",
+                )
+            )
+    if auth.policy is not None and auth.policy.max_age is not None and auth.password_changed_at is None:
+        found.append(
+            ConfigIssue(
+                path="gateway.auth.passwordChangedAt",
+                message="gateway.auth.policy.maxAge counts from this date, and it is not set",
+                severity="warning",
+                fix="openclaw config set gateway.auth.passwordChangedAt '\"<yyyy-mm-dd>\"'",
+            )
+        )
+
+
+def _ports(config: GatewayConfig, found: list[ConfigIssue]) -> GatewayConfig:
+    http = config.transports.http
+    if http.port is None or http.port == config.port or config.port == 0:
+        return config
+    found.append(
+        ConfigIssue(
+            path="gateway.transports.http.port",
+            message=f"HTTP and WebSocket share one port; in use: gateway.port ({config.port})",
+            fix="openclaw config unset gateway.transports.http.port",
+        )
+    )
+    return attrs.evolve(config, transports=attrs.evolve(config.transports, http=attrs.evolve(http, port=None)))
+
+
+def _exposure(config: GatewayConfig, found: list[ConfigIssue], env: Mapping[str, str]) -> GatewayConfig:
+    mode, auth = config.tailscale.mode, config.auth
+    if mode == "off":
+        return config
+    fault: str | None = None
+    fix = "openclaw config set gateway.tailscale.mode off"
+    if not is_loopback_bind(config):
+        fault, fix = "needs gateway.bind loopback", "openclaw config set gateway.bind loopback"
+    elif auth.type == "none":
+        fault, fix = "needs authentication", "openclaw config set gateway.auth.type token"
+    elif mode == "funnel" and auth.type != "password":
+        token = auth.token if auth.token is not None else env.get(TOKEN_VARIABLE) or None
+        if auth.type != "token" or auth.allow_tailscale is not False:
+            fault = "needs gateway.auth.type password, or a token with gateway.auth.allowTailscale false"
+            fix = "openclaw config set gateway.auth.type password"
+        elif token is not None and len(token) < FUNNEL_TOKEN_LENGTH:
+            fault = f"needs a token of at least {FUNNEL_TOKEN_LENGTH} characters"
+            fix = "openclaw config unset gateway.auth.token"
+    if fault is None:
+        return config
+    found.append(ConfigIssue(path="gateway.tailscale.mode", message=f"{mode} {fault}; in use: off", fix=fix))
+    return attrs.evolve(config, tailscale=attrs.evolve(config.tailscale, mode="off"))
+
+
+def _surroundings(config: GatewayConfig, found: list[ConfigIssue]) -> None:
+    if not config.transports.websocket.enabled and not config.transports.http.enabled:
+        found.append(
+            ConfigIssue(
+                path="gateway.transports",
+                message="websocket and http are both off: nothing will be served",
+                severity="warning",
+                fix="openclaw config set gateway.transports.websocket.enabled true",
+            )
+        )
+    wide = [entry for entry in config.trusted_proxies if _is_wide(entry)]
+    if wide:
+        found.append(
+            ConfigIssue(
+                path="gateway.trustedProxies",
+                message=f"{', '.join(wide)} covers more than a proxy: clients inside it could forge their address",
+                severity="warning",
+            )
+        )
+
+
+def _is_wide(entry: str) -> bool:
+    found: Any = ipaddress.ip_network(entry)
+    return bool(found.prefixlen <= _WIDE_NETWORK[found.version]) and not found.is_loopback

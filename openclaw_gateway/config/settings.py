@@ -1,0 +1,245 @@
+"""The schema seen as a list of settings: one row per key of openclaw.json that this program reads.
+
+Owns the way between the names in the file (camelCase, dotted) and the attrs tree, the other names that OpenClaw uses
+for the same thing, and which settings are secrets. Must not know where values come from or what is allowed in them.
+
+Invariants: derived from `config.schema`, never listed twice; a channel's name is the one open place and stands as
+``*``.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Final
+
+import attrs
+
+from openclaw_gateway.config.schema import ChannelConfig, GatewayConfig
+
+__all__ = [
+    "ALIASES",
+    "FOREIGN_BLOCKS",
+    "KNOWN_CHANNELS",
+    "SECRETS",
+    "VALUE_ALIASES",
+    "Setting",
+    "block_class",
+    "canonical_path",
+    "field_types",
+    "is_ours",
+    "json_name",
+    "pattern",
+    "settings",
+    "to_json",
+]
+
+# OpenClaw's name → ours, which is the seed's. Both set to different values is an error that names both.
+ALIASES: Final[Mapping[str, str]] = {
+    "gateway.auth.mode": "gateway.auth.type",
+    "gateway.nodes.pairing.autoApproveCidrs": "gateway.pairing.autoApprove.lan",
+    "gateway.nodes.pairing.autoApproveLocal": "gateway.pairing.autoApprove.loopback",
+    "channels.*.dmPolicy": "channels.*.dm.policy",
+    "channels.*.allowFrom": "channels.*.dm.allowFrom",
+    "logging.maxFileBytes": "logging.maxBytes",
+}
+
+# Words that OpenClaw uses for a value of ours.
+VALUE_ALIASES: Final[Mapping[str, Mapping[str, str]]] = {
+    "gateway.bind": {"localhost": "loopback"},
+    "channels.*.dm.policy": {"disabled": "closed"},
+    "logging.level": {"warn": "warning", "trace": "debug", "fatal": "error", "silent": "error"},
+}
+
+SECRETS: Final = frozenset(
+    {
+        "gateway.auth.token",
+        "gateway.auth.password",
+        "gateway.auth.passwordHash",
+        "gateway.remote.token",
+        "gateway.remote.password",
+    }
+)
+
+KNOWN_CHANNELS: Final = frozenset({"telegram", "discord", "whatsapp"})
+
+# Top-level blocks of OpenClaw's own configuration that this program leaves alone: listed as ignored, never as a
+# typing error.
+FOREIGN_BLOCKS: Final = frozenset(
+    {
+        "$schema",
+        "accessGroups",
+        "acp",
+        "agents",
+        "approvals",
+        "audio",
+        "auth",
+        "bindings",
+        "broadcast",
+        "browser",
+        "canvasHost",
+        "cli",
+        "cloudWorkers",
+        "commands",
+        "crestodian",
+        "cron",
+        "desktop",
+        "diagnostics",
+        "discovery",
+        "env",
+        "hooks",
+        "mcp",
+        "media",
+        "memory",
+        "messages",
+        "meta",
+        "models",
+        "multiAgent",
+        "nodeHost",
+        "plugins",
+        "proxy",
+        "secrets",
+        "session",
+        "skills",
+        "surfaces",
+        "talk",
+        "telemetry",
+        "tools",
+        "transcripts",
+        "ui",
+        "update",
+        "web",
+        "wizard",
+        "worktreeAcceleration",
+        "worktreeRoot.split(",
+    }
+)
+
+# Fields of GatewayConfig that stand beside the ``gateway`` block, and the one that no file can set.
+_NEIGHBOURS: Final = frozenset({"channels", "logging"})
+_NOT_IN_FILE: Final = frozenset({"state_dir"})
+
+
+@attrs.frozen
+class Setting:
+    """One leaf of the configuration: its path as in the file, its annotation, its default value."""
+
+    path: str
+    type: Any
+    default: Any
+
+    @property
+    def secret(self) -> bool:
+        return self.path in SECRETS
+
+
+def json_name(attribute: str) -> str:
+    """``custom_bind_host`` → ``customBindHost``."""
+    head, *rest = attribute.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+@cache
+def field_types(cls: type) -> Mapping[str, Any]:
+    """Attribute → resolved annotation of one block, in order."""
+    return typing.get_type_hints(cls)
+
+
+def block_class(annotation: Any) -> type | None:
+    """The attrs class when the annotation is a block (or an optional block), else None."""
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if isinstance(candidate, type) and attrs.has(candidate):
+            return candidate
+    return None
+
+
+def file_path(attribute: str) -> str | None:
+    """Where a field of `GatewayConfig` stands in the file; None when no file can set it."""
+    if attribute in _NOT_IN_FILE:
+        return None
+    return json_name(attribute) if attribute in _NEIGHBOURS else f"gateway.{json_name(attribute)}"
+
+
+@cache
+def settings() -> Mapping[str, Setting]:
+    """Every setting by its path, channels under ``channels.*``."""
+    found: dict[str, Setting] = {}
+    for attribute in attrs.fields(GatewayConfig):
+        path = file_path(attribute.name)
+        if path is None:
+            continue
+        if attribute.name == "channels":
+            found.update((row.path, row) for row in _walk("channels.*", ChannelConfig))
+        else:
+            annotation = field_types(GatewayConfig)[attribute.name]
+            cls = block_class(annotation)
+            if cls is not None:
+                found.update((row.path, row) for row in _walk(path, cls))
+            else:
+                found[path] = Setting(path, annotation, attribute.default)
+    return found
+
+
+def _walk(prefix: str, cls: type) -> Iterator[Setting]:
+    for attribute in attrs.fields(cls):
+        if cls is ChannelConfig and attribute.name == "extra":
+            continue
+        annotation = field_types(cls)[attribute.name]
+        path = f"{prefix}.{json_name(attribute.name)}"
+        inner = block_class(annotation)
+        if inner is not None:
+            yield from _walk(path, inner)
+        else:
+            yield Setting(path, annotation, attribute.default)
+
+
+def pattern(path: str) -> str:
+    """``channels.telegram.dm.policy`` → ``channels.*.dm.policy``; every other path as it is."""
+    parts = path.split(".")
+    if parts[0] == "channels" and len(parts) > 1:
+        parts[1] = "*"
+    return ".".join(parts)
+
+
+def canonical_path(path: str) -> str:
+    """OpenClaw's name of a setting → ours; a path that is no alias comes back as it is."""
+    target = ALIASES.get(pattern(path))
+    if target is None:
+        return path
+    return target.replace("*", path.split(".")[1], 1) if "*" in target else target
+
+
+def is_ours(path: str) -> bool:
+    """Whether a path lies in a block that this program reads."""
+    return path.split(".", 1)[0] in {"gateway", "channels", "logging"}
+
+
+def to_json(config: GatewayConfig) -> dict[str, Any]:
+    """The whole effective configuration under the names of the file, defaults included.
+
+    Holds secrets: redact before showing.
+    """
+    root: dict[str, Any] = {"gateway": {}}
+    for attribute in attrs.fields(GatewayConfig):
+        path = file_path(attribute.name)
+        if path is None:
+            continue
+        value = getattr(config, attribute.name)
+        block = root["gateway"] if path.startswith("gateway.") else root
+        block[path.removeprefix("gateway.")] = _plain(value)
+    return root
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ChannelConfig):
+        return {**_plain(value.extra), "enabled": value.enabled, "dm": _plain(value.dm)}
+    if attrs.has(type(value)):
+        return {json_name(field.name): _plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)

@@ -1,0 +1,329 @@
+"""A tree of plain values → the attrs tree, with a verdict on every key.
+
+Owns aliases, unknown keys, and what takes the place of a value that cannot be used. Must not know where the tree came
+from (file, last-known-good, flags) nor which combinations are allowed (`config.rules`).
+
+Invariants: always returns a whole `GatewayConfig`; every deviation from what was written is an issue. A value in
+harmless places falls back to the last-known-good one, then to the default. A setting that decides who may come in
+never falls back to an older value (the edit may have been meant to close a door): it takes the closed value, or is
+fatal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+
+import attrs
+
+from openclaw_gateway.config.interpolate import Unresolved, plain
+from openclaw_gateway.config.issues import ConfigIssue, Severity, nearest
+from openclaw_gateway.config.leaves import BadValueError, read_leaf
+from openclaw_gateway.config.schema import ChannelConfig, DirectMessageConfig, GatewayConfig
+from openclaw_gateway.config.settings import (
+    ALIASES,
+    FOREIGN_BLOCKS,
+    SECRETS,
+    VALUE_ALIASES,
+    Setting,
+    block_class,
+    field_types,
+    file_path,
+    json_name,
+    settings,
+)
+
+__all__ = ["CLOSED", "FATAL", "Structured", "canonicalise", "structure"]
+
+# Wrong here, nothing may be guessed.
+FATAL: Final = SECRETS | {"gateway.auth.type"}
+
+# Wrong here, the door is closed.
+CLOSED: Final[Mapping[str, Any]] = {
+    "gateway.bind": "loopback",
+    "gateway.customBindHost": None,
+    "gateway.auth.allowTailscale": False,
+    "gateway.auth.allowQueryToken": False,
+    "gateway.auth.expiresIn": 86_400.0,
+    "gateway.auth.passwordChangedAt": 0.0,
+    "gateway.auth.policy.maxAge": 7_776_000.0,
+    "gateway.auth.refresh.enabled": False,
+    "gateway.auth.policy.requireUppercase": True,
+    "gateway.auth.policy.requireLowercase": True,
+    "gateway.auth.policy.requireNumbers": True,
+    "gateway.auth.policy.requireSymbols": True,
+    "gateway.tailscale.mode": "off",
+    "gateway.controlUi.allowedOrigins": (),
+    "gateway.trustedProxies": (),
+    "gateway.pairing.autoApprove.loopback": False,
+    "gateway.pairing.autoApprove.ownTailnet": False,
+    "gateway.pairing.autoApprove.lan": (),
+    "gateway.pairing.autoApprove.sharedSecret": "off",
+    "gateway.transports.http.cors.enabled": False,
+    "gateway.transports.http.cors.origins": (),
+    "channels.*.dm.policy": "pairing",
+    "channels.*.dm.allowFrom": (),
+}
+
+# Blocks under ``channels`` that are no channel.
+_NOT_A_CHANNEL: Final = frozenset({"defaults", "modelByChannel"})
+_MAX_CHANNELS: Final = 200
+_MAX_IGNORED: Final = 1_000
+
+Tree = dict[str, Any]
+
+
+@attrs.frozen
+class Structured:
+    config: GatewayConfig
+    issues: tuple[ConfigIssue, ...]
+    ignored: tuple[str, ...]
+
+
+def canonicalise(tree: Tree) -> tuple[Tree, tuple[ConfigIssue, ...]]:
+    """A copy with OpenClaw's names replaced by ours. Conflicts are reported and settled on the closed side."""
+    out = _copy(tree)
+    issues: list[ConfigIssue] = []
+    for alias, target in ALIASES.items():
+        if "*" not in alias:
+            _rename(out, alias, target, issues)
+            continue
+        channels = out.get("channels")
+        for name in list(channels) if isinstance(channels, dict) else ():
+            if name not in _NOT_A_CHANNEL:
+                _rename(out, alias.replace("*", name, 1), target.replace("*", name, 1), issues, channel=name)
+    return out, tuple(issues)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return list(value) if isinstance(value, list) else value
+
+
+def _parts(path: str, channel: str | None) -> list[str]:
+    """A channel's name may hold dots; only the part behind it is split."""
+    if channel is None:
+        return path.split(".")
+    return ["channels", channel, *path.removeprefix(f"channels.{channel}.").split(".")]
+
+
+def _rename(tree: Tree, alias: str, target: str, issues: list[ConfigIssue], *, channel: str | None = None) -> None:
+    *blocks, key = _parts(alias, channel)
+    holders = [tree]
+    for block in blocks:
+        inner = holders[-1].get(block)
+        if not isinstance(inner, dict):
+            return
+        holders.append(inner)
+    if holders[-1].get(key) is None:
+        return
+    value = holders[-1].pop(key)
+    # A block that held nothing but the other name would otherwise be listed as an unknown key.
+    for holder, block in zip(reversed(holders[:-1]), reversed(blocks), strict=True):
+        if holder[block] or len(blocks) < 3:
+            break
+        del holder[block]
+    *blocks, key = _parts(target, channel)
+    holder = tree
+    for block in blocks:
+        holder = holder.setdefault(block, {})
+        if not isinstance(holder, dict):
+            return
+    row = "channels.*." + target.removeprefix(f"channels.{channel}.") if channel is not None else target
+    if holder.get(key) is not None and _word(row, holder[key]) != _word(row, value):
+        fatal = row in FATAL
+        if row in CLOSED:
+            closed = CLOSED[row]
+            value = list(closed) if isinstance(closed, tuple) else closed
+        else:
+            value = holder[key]
+        issues.append(
+            ConfigIssue(
+                path=target,
+                message=f"{target} and {alias} are two names of one setting and have different values",
+                severity="fatal" if fatal else "fallback",
+                fix=f"openclaw config unset {alias}",
+            )
+        )
+    elif holder.get(key) is not None:
+        value = holder[key]
+    holder[key] = value
+
+
+def _word(row: str, value: Any) -> Any:
+    return VALUE_ALIASES.get(row, {}).get(value, value) if isinstance(value, str) else value
+
+
+def structure(tree: Tree, good: Callable[[], Tree]) -> Structured:
+    """A canonical tree → the configuration. ``good`` gives the last-known-good tree (canonical), {} when there is
+    none.
+    """
+    builder = _Builder(tree, good)
+    fields: dict[str, Any] = {}
+    gateway = builder.block(tree, "gateway", "gateway")
+    known = set()
+    types = field_types(GatewayConfig)
+    for attribute in attrs.fields(GatewayConfig):
+        path = file_path(attribute.name)
+        if path is None:
+            continue
+        if attribute.name == "channels":
+            fields["channels"] = builder.channels()
+            continue
+        if path.startswith("gateway."):
+            holder, key = gateway, path.removeprefix("gateway.")
+            known.add(key)
+        else:
+            holder, key = tree, path
+        fields[attribute.name] = builder.field(holder, key, path, path, types[attribute.name], attribute.default)
+    builder.unknown(gateway, known, "gateway")
+    builder.unknown(tree, {"gateway", "channels", "logging"}, "")
+    return Structured(GatewayConfig(**fields), tuple(builder.issues), tuple(builder.ignored[:_MAX_IGNORED]))
+
+
+class _Builder:
+    """One pass over one tree; collects issues and ignored keys on the way."""
+
+    def __init__(self, tree: Tree, good: Callable[[], Tree]) -> None:
+        self._tree = tree
+        self._good = good
+        self.issues: list[ConfigIssue] = []
+        self.ignored: list[str] = []
+
+    def field(self, holder: Tree, key: str, path: str, row: str, annotation: Any, default: Any) -> Any:
+        """One attribute: a block or a leaf. Absent and null mean the default.
+
+        ``row`` is ``path`` with ``*`` for the channel, whose own name may hold dots.
+        """
+        cls = block_class(annotation)
+        if cls is None:
+            setting = settings()[row]
+            value = holder.get(key)
+            return setting.default if value is None else self.leaf(setting, path, value)
+        if holder.get(key) is None and default is None:
+            return None
+        return self.instance(cls, self.block(holder, key, path), path, row)
+
+    def instance(self, cls: type, block: Tree, path: str, row: str) -> Any:
+        types = field_types(cls)
+        fields: dict[str, Any] = {}
+        for attribute in attrs.fields(cls):
+            key = json_name(attribute.name)
+            fields[attribute.name] = self.field(
+                block, key, f"{path}.{key}", f"{row}.{key}", types[attribute.name], attribute.default
+            )
+        self.unknown(block, {json_name(name) for name in fields}, path)
+        return cls(**fields)
+
+    def block(self, holder: Tree, key: str, path: str) -> Tree:
+        value = holder.get(key)
+        if isinstance(value, dict):
+            return cast("Tree", value)
+        if value is not None:
+            # Whatever stood there, the secrets of this block are not known: guessing an authentication would be unsafe.
+            severity: Severity = "fatal" if path in {"gateway", "gateway.auth"} else "fallback"
+            self.issues.append(
+                ConfigIssue(
+                    path=path, message="must be a block { ... }", severity=severity, fix=f"openclaw config unset {path}"
+                )
+            )
+        return {}
+
+    def leaf(self, setting: Setting, path: str, value: Any) -> Any:
+        try:
+            return read_leaf(setting, path, value)
+        except BadValueError as bad:
+            severity: Severity = "fatal" if setting.path in FATAL else "fallback"
+            fallback, told = self._fallback(setting, path, bad)
+            self.issues.append(
+                ConfigIssue(
+                    path=path,
+                    message=bad.message + (f"; {told}" if severity == "fallback" else ""),
+                    severity=severity,
+                    allowed=bad.allowed,
+                    nearest=bad.nearest,
+                    unset=bad.unset,
+                    fix=bad.fix or _fix(setting, path, bad),
+                )
+            )
+            return fallback
+
+    def _fallback(self, setting: Setting, path: str, bad: BadValueError) -> tuple[Any, str]:
+        if bad.kept is not None:
+            return bad.kept, "the other entries are in use"
+        if setting.path in FATAL:
+            return setting.default, ""
+        if setting.path in CLOSED:
+            closed = CLOSED[setting.path]
+            return closed, f"in use: {_told(closed)}"
+        value: Any = self._good()
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            try:
+                known_good = read_leaf(setting, path, value)
+            except BadValueError:
+                pass
+            else:
+                return known_good, f"in use: the last good value {_told(known_good)}"
+        return setting.default, f"in use: the default {_told(setting.default)}"
+
+    def unknown(self, block: Tree, known: set[str], path: str) -> None:
+        for key in block:
+            if key in known:
+                continue
+            name = f"{path}.{key}" if path else key
+            guess = nearest(key, known) if path or key not in FOREIGN_BLOCKS else None
+            self.ignored.append(f"{name} (did you mean {path + '.' if path else ''}{guess}?)" if guess else name)
+
+    def channels(self) -> dict[str, ChannelConfig]:
+        found: dict[str, ChannelConfig] = {}
+        for name, value in self.block(self._tree, "channels", "channels").items():
+            path = f"channels.{name}"
+            if name in _NOT_A_CHANNEL or len(found) >= _MAX_CHANNELS:
+                self.ignored.append(path)
+            elif value is not None:
+                found[name] = self.channel(self.block({name: value}, name, path), path)
+        return found
+
+    def channel(self, block: Tree, path: str) -> ChannelConfig:
+        rows = settings()
+        enabled = block.get("enabled")
+        on = True if enabled is None else self.leaf(rows["channels.*.enabled"], f"{path}.enabled", enabled)
+        dm = self.instance(DirectMessageConfig, self.block(block, "dm", f"{path}.dm"), f"{path}.dm", "channels.*.dm")
+        extra = {key: inner for key, inner in block.items() if key not in {"enabled", "dm"}}
+        unset = sorted({name for text in _unresolved(extra) for name in text.names})
+        if unset and on:
+            self.issues.append(
+                ConfigIssue(
+                    path=path,
+                    message=f"environment variable not set: {', '.join(unset)}; the channel stays off",
+                    unset=tuple(unset),
+                    fix=f"export {unset[0]}=...",
+                )
+            )
+        return ChannelConfig(enabled=bool(on) and not unset, dm=dm, extra=plain(extra))
+
+
+def _unresolved(value: Any) -> list[Unresolved]:
+    if isinstance(value, Unresolved):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [found for item in inner for found in _unresolved(item)]
+
+
+def _told(value: Any) -> str:
+    if value is None:
+        return "(none)"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _fix(setting: Setting, path: str, bad: BadValueError) -> str:
+    if setting.secret:
+        return f"openclaw config set {path} '${{NAME_OF_A_VARIABLE}}'"
+    if bad.nearest is not None or bad.allowed:
+        return f"openclaw config set {path} {bad.nearest or bad.allowed[0]}"
+    return f"openclaw config unset {path}"

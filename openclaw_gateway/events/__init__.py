@@ -1,0 +1,1 @@
+"""Events and presence: what happens here, told to whoever may hear it."""

@@ -1,0 +1,115 @@
+"""Device tokens: one opaque secret per device and role, the same at each connect, never stored.
+
+Owns how a token is made and compared. The token is HMAC-SHA256 under a key of the gateway's own
+(``credentials/device-token.key``) over device, role, generation and a random salt, in base64url: 43 characters, 256
+bits. The store keeps only the salt and the SHA-256 of the token. It must not know who is approved: a record says so.
+
+Invariants: only `hmac.compare_digest` on digests of equal length decides (V15); a record that is not live verifies
+nothing (V26); a new generation never yields a token that was ever valid before, because its salt is drawn afresh.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from openclaw_gateway.errors import GatewayError
+from openclaw_gateway.ops.statedir import ensure_private_dir, read_private_file, write_private_file
+from openclaw_gateway.pairing.records import PairedDevice
+
+__all__ = ["CredentialDamaged", "DeviceTokens", "TokenSeed", "load_device_tokens"]
+
+KEY_FILE: Final = "device-token.key"
+_KEY_BYTES: Final = 32
+_SALT_BYTES: Final = 16
+_MAX_PRESENTED: Final = 1024
+
+
+@attrs.define(eq=False)
+class CredentialDamaged(GatewayError):
+    """A file under ``credentials/`` is there but cannot be used; it is never replaced silently."""
+
+    path: Path
+    fault: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.fault}; fix: {self.fix}"
+
+
+@attrs.frozen
+class TokenSeed:
+    """What a record keeps of a token."""
+
+    generation: int
+    salt: bytes = attrs.field(repr=False)
+    digest: bytes = attrs.field(repr=False)
+
+
+class DeviceTokens:
+    """Makes and checks device tokens under one key."""
+
+    def __init__(self, key: bytes, *, draw: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        if len(key) != _KEY_BYTES:
+            raise ValueError("a device token key has 32 bytes")
+        self._key = key
+        self._draw = draw
+
+    def seed(self, device_id: str, role: str, generation: int) -> TokenSeed:
+        """A fresh token's record. Once it is written, every earlier token of the device and role is worthless."""
+        salt = self._draw(_SALT_BYTES)
+        return TokenSeed(generation, salt, _digest(self._derive(device_id, role, generation, salt)))
+
+    def issue(self, device: PairedDevice) -> str | None:
+        """The device's token (43 characters). None where none may or can be handed out: the record is not live, or its
+        token was made under a key that is lost (the device's copy stays good; `DeviceBook.reissue` makes a new one)."""
+        if not device.live:
+            return None
+        token = self._derive(device.device_id, device.role, device.token_generation, device.token_salt)
+        return token if hmac.compare_digest(_digest(token), device.token_digest) else None
+
+    def verify(self, device: PairedDevice, presented: str) -> bool:
+        """True where ``presented`` is the live token of this device and role. In constant time."""
+        digest = _digest(presented[:_MAX_PRESENTED])
+        return hmac.compare_digest(digest, device.token_digest) and device.live
+
+    def _derive(self, device_id: str, role: str, generation: int, salt: bytes) -> str:
+        text = f"device-token|{device_id}|{role}|{generation}|".encode() + salt
+        raw = hmac.new(self._key, text, hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def load_device_tokens(state_dir: Path | None) -> DeviceTokens:
+    """The tokens of the gateway under ``state_dir``; the key is made at the first call. None: a key for this process
+    only.
+
+    Raises `CredentialDamaged` where a key file is there but is no key (absent is not unreadable), `StateDirUnsafe`,
+    `OSError`.
+    """
+    if state_dir is None:
+        return DeviceTokens(os.urandom(_KEY_BYTES))
+    folder = state_dir / "credentials"
+    ensure_private_dir(state_dir)
+    ensure_private_dir(folder)
+    path = folder / KEY_FILE
+    try:
+        key = read_private_file(path)
+    except FileNotFoundError:
+        key = os.urandom(_KEY_BYTES)
+        write_private_file(path, key)
+    if len(key) != _KEY_BYTES:
+        fix = f"restore it from a backup, or: mv '{path}' '{path}.damaged' (devices keep the tokens they have)"
+        raise CredentialDamaged(path, f"has {len(key)} bytes instead of {_KEY_BYTES}", fix)
+    return DeviceTokens(key)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

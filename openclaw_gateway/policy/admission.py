@@ -1,0 +1,496 @@
+"""Who gets in, as what, and why: one pure decision for WebSocket and HTTP.
+
+`admit` takes everything the shell measured (`AdmissionQuestion`) and returns a verdict with its trail. The shell
+compares secrets, verifies the signature, looks the device up, waits the failure delay and registers pending requests;
+nothing is measured or done here.
+
+Order of checks (spec wire.md section 3): protocol, role, origin, missing device, device proof, shared secret or device
+token, pairing. Invariants: client id, mode and name never open a door (V12; a mode can only make less of a grant, and
+an old probe or node may speak protocol 3); a grant is within what was asked and within what the server grants (V10,
+V22); a wrong credential is never outweighed by a self-made key (V59); what cannot be read is not "unpaired" (V60); no
+credential appears in a verdict.
+
+Without a device: whoever holds the secret on this very host has what it asks for, whatever program it says it is.
+Anywhere else a device identity is required, even with the right secret.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection
+from typing import Any, Final, Literal, Protocol
+
+import attrs
+
+from openclaw_gateway.policy.addresses import NO_NETWORKS, NetworkSet
+from openclaw_gateway.policy.locality import Peer
+from openclaw_gateway.policy.lockout import CredentialClass
+from openclaw_gateway.policy.origin import OriginVerdict
+from openclaw_gateway.policy.secrets import SecretOutcome
+from openclaw_gateway.policy.verdicts import (
+    Admitted,
+    AuthMethod,
+    PairingNeeded,
+    PairingReason,
+    Refused,
+    pairing_refusal,
+    reader_hint,
+    refuse,
+)
+from openclaw_gateway.protocol.connect import CONTROL_UI_ID, ConnectAuth, ConnectParams, bearer_params
+from openclaw_gateway.protocol.device import DeviceVerdict
+from openclaw_gateway.protocol.scopes import KNOWN_OPERATOR_SCOPES, READ, ROLES, WRITE, grantable, satisfies
+
+__all__ = [
+    "UNREADABLE",
+    "AdmissionQuestion",
+    "AdmissionRules",
+    "Admitted",
+    "AutoApproveRules",
+    "DeviceTokenOutcome",
+    "PairedDevice",
+    "PairingNeeded",
+    "PresentedSecret",
+    "Refused",
+    "SecretSource",
+    "admit",
+    "admit_http",
+    "device_token_candidates",
+    "pairing_refusal",
+    "presented_secret",
+]
+
+AuthType = Literal["token", "password", "none", "trusted-proxy"]
+SecretSource = Literal["token", "password", "query", "bearer"]
+
+PROTOCOL: Final = 4
+LEGACY_PROTOCOL: Final = 3
+_BASELINE: Final = (READ, WRITE)  # what PAIR-7's shared secret may pair from anywhere
+_WRONG: Final = frozenset({SecretOutcome.MISMATCH, SecretOutcome.MALFORMED, SecretOutcome.LOOKS_LIKE_SETUP_CODE})
+
+
+class PairedDevice(Protocol):
+    """What is approved for one device in one role; `pairing.records` has the real thing."""
+
+    @property
+    def device_id(self) -> str: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def scopes(self) -> Collection[str]: ...
+
+
+class Unreadable(enum.Enum):
+    """The type of `UNREADABLE`."""
+
+    UNREADABLE = "unreadable"
+
+
+UNREADABLE: Final = Unreadable.UNREADABLE  # the look-up failed: not the same as "not paired" (V60)
+
+
+class DeviceTokenOutcome(enum.Enum):
+    """What came of looking for this device's token among `device_token_candidates`."""
+
+    NONE = "none"  # no candidate was presented, or the device is not known
+    MATCH = "match"
+    MISMATCH = "mismatch"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+@attrs.frozen(kw_only=True)
+class AutoApproveRules:
+    """``gateway.pairing.autoApprove``."""
+
+    loopback: bool = True
+    own_tailnet: bool = True
+    lan: NetworkSet = NO_NETWORKS
+    shared_secret: Literal["off", "baseline"] = "off"  # noqa: S105 - a setting, not a secret
+
+
+@attrs.frozen(kw_only=True)
+class AdmissionRules:
+    """What the configuration says about who may come in."""
+
+    auth_type: AuthType
+    allow_query_token: bool = True
+    legacy_v3: bool = True  # PROTO-1: any client whose newest protocol is 3
+    auto_approve: AutoApproveRules = attrs.field(factory=AutoApproveRules)
+    own_tailnet_addresses: frozenset[str] = frozenset()  # canonical texts
+
+
+@attrs.frozen(kw_only=True)
+class AdmissionQuestion:
+    """Everything that was measured about one ``connect`` (or one HTTP request)."""
+
+    params: ConnectParams
+    peer: Peer
+    rules: AdmissionRules
+    origin: OriginVerdict
+    secret: SecretOutcome  # of `presented_secret` against the gateway's own
+    secret_via: SecretSource | None = None  # where it was found
+    locked_for: float = 0.0  # seconds left, with secret == LOCKED
+    device: DeviceVerdict | None = None  # verdict on params.device; None where there was none
+    device_token: DeviceTokenOutcome = DeviceTokenOutcome.NONE
+    pairing: PairedDevice | Unreadable | None = None  # what is approved for (device, role)
+    approved_roles: Collection[str] = ()  # roles this device is approved for
+    revoked: bool = False  # this (device, role) was approved once and revoked: only a new approval restores it (V26)
+    transport: Literal["websocket", "http"] = "websocket"
+
+
+@attrs.frozen(kw_only=True)
+class PresentedSecret:
+    """What to compare with the gateway's shared secret. ``note`` (constant text) says why something was left out."""
+
+    value: str | None = attrs.field(repr=False)
+    via: SecretSource | None
+    note: str | None = None
+
+
+def presented_secret(
+    auth: ConnectAuth, rules: AdmissionRules, peer: Peer, *, query_token: str | None = None
+) -> PresentedSecret:
+    """Pick the one text to compare: the field that fits the auth type, else the other one, else ``?token=`` (C11).
+
+    Call it only after the origin was allowed: a page of somebody else's never gets as far as a comparison.
+    """
+    fields: list[tuple[SecretSource, str | None]] = [("token", auth.token), ("password", auth.password)]
+    if rules.auth_type == "password":
+        fields.reverse()
+    for via, value in fields:
+        if value:
+            return PresentedSecret(value=value, via=via)
+    if not query_token:
+        return PresentedSecret(value=None, via=None)
+    if not rules.allow_query_token:
+        return PresentedSecret(value=None, via=None, note="URL token ignored: gateway.auth.allowQueryToken is off")
+    if not (peer.direct_loopback or peer.encrypted):
+        return PresentedSecret(value=None, via=None, note="URL token ignored: neither on this host nor encrypted")
+    return PresentedSecret(value=query_token, via="query")
+
+
+def device_token_candidates(auth: ConnectAuth) -> tuple[str, ...]:
+    """The texts that may be this device's token, in the order to try (at most two)."""
+    return tuple(dict.fromkeys(text for text in (auth.device_token, auth.token) if text))
+
+
+def admit(question: AdmissionQuestion) -> Admitted | PairingNeeded | Refused:
+    """Decide. Never raises for anything a peer can send."""
+    q = question
+    protocol = _protocol(q.params, q.rules)
+    if protocol is None:
+        return _protocol_mismatch(q)
+    if q.params.role not in ROLES:
+        return refuse("invalid-role", (f"protocol {protocol}", "role: unknown"))
+    trail: tuple[str, ...] = (
+        f"protocol {protocol}",
+        f"role {q.params.role}",
+        f"peer: {_whereabouts(q.peer)}",
+        f"origin: {q.origin.reason}",
+    )
+    if not q.origin.ok:
+        return _origin_refused(q, trail)
+    trail = (*trail, *_evidence(q))
+    if q.params.device is None or q.device is None:
+        return _admit_without_device(q, protocol, trail)
+    if not q.device.ok or q.device.device_id is None:
+        fault = q.device.fault or "device-signature"
+        details = {"reason": fault, **q.device.details}
+        return refuse(fault, trail, details=details, counts=_failure_class(q))
+    return _admit_device(q, q.device.device_id, protocol, trail)
+
+
+def admit_http(
+    *, peer: Peer, rules: AdmissionRules, origin: OriginVerdict, secret: SecretOutcome, locked_for: float = 0.0
+) -> Admitted | Refused:
+    """``POST /rpc`` with ``Authorization: Bearer``: the same decision for a caller without a device."""
+    verdict = admit(
+        AdmissionQuestion(
+            params=bearer_params(protocol=PROTOCOL, scopes=tuple(sorted(KNOWN_OPERATOR_SCOPES))),
+            peer=peer,
+            rules=rules,
+            origin=origin,
+            secret=secret,
+            secret_via="bearer",  # noqa: S106 - where it was found
+            locked_for=locked_for,
+            transport="http",
+        )
+    )
+    if isinstance(verdict, PairingNeeded):  # only a device can need pairing; default-deny all the same
+        return refuse("device-identity-required", verdict.trail)
+    return verdict
+
+
+# --- the steps, in order ---
+
+
+def _protocol(params: ConnectParams, rules: AdmissionRules) -> int | None:
+    low, high = params.min_protocol, params.max_protocol
+    if low <= PROTOCOL <= high:
+        return PROTOCOL
+    always_legacy = params.client.mode == "probe" or (params.role == "node" and params.client.mode == "node")
+    if low <= LEGACY_PROTOCOL <= high and (rules.legacy_v3 or always_legacy):
+        return LEGACY_PROTOCOL
+    return None
+
+
+def _protocol_mismatch(q: AdmissionQuestion) -> Refused:
+    low, high = q.params.min_protocol, q.params.max_protocol
+    ours = LEGACY_PROTOCOL if q.rules.legacy_v3 else PROTOCOL
+    details: dict[str, Any] = {
+        "clientMinProtocol": low,
+        "clientMaxProtocol": high,
+        "expectedProtocol": PROTOCOL,
+        "minimumProbeProtocol": LEGACY_PROTOCOL,
+        "serverMinProtocol": ours,
+        "serverMaxProtocol": PROTOCOL,
+        "remediationHint": f"client speaks {low} to {high}, this gateway {ours} to {PROTOCOL}: update the older one",
+    }
+    return refuse("protocol-mismatch", ("protocol: no common version",), details=details)
+
+
+def _origin_refused(q: AdmissionQuestion, trail: tuple[str, ...]) -> Refused:
+    details: dict[str, Any] = {"reason": q.origin.reason}
+    hint = q.origin.reason
+    if q.origin.fix is not None:
+        details["remediationHint"] = q.origin.fix
+        hint = f"run: {q.origin.fix}"
+    return refuse("origin-not-allowed", trail, details=details, hint=hint)
+
+
+def _admit_without_device(q: AdmissionQuestion, protocol: int, trail: tuple[str, ...]) -> Admitted | Refused:
+    open_door = q.rules.auth_type == "none"
+    if not open_door and q.secret is not SecretOutcome.MATCH:
+        if q.secret is SecretOutcome.MISSING and q.transport == "websocket" and not _other_credential(q.params.auth):
+            return refuse("device-identity-required", trail)
+        return _unauthenticated(q, trail)
+    if q.params.role == "node":
+        return refuse("device-identity-required", (*trail, "a node is always a device"))
+    if not q.peer.direct_loopback:
+        return refuse("device-identity-required", (*trail, "not on this host"))
+    scopes = grantable(q.params.scopes)
+    if q.params.client.mode == "probe":
+        scopes = ()  # spec wire.md section 2: a probe without a device sees that we are here, and no more
+    return Admitted(
+        role=q.params.role,
+        scopes=scopes,
+        method=_method(q.rules),
+        protocol=protocol,
+        device_id=None,
+        pair_silently=False,
+        trail=(*trail, "admitted: on this host without a device"),
+    )
+
+
+def _admit_device(
+    q: AdmissionQuestion, device_id: str, protocol: int, trail: tuple[str, ...]
+) -> Admitted | PairingNeeded | Refused:
+    method: AuthMethod
+    paired = _approved(q, device_id)
+    if q.rules.auth_type == "none" or q.secret is SecretOutcome.MATCH:
+        method = _method(q.rules)
+    elif q.device_token is DeviceTokenOutcome.MATCH and paired is not None:
+        method = "device-token"
+    else:
+        return _unauthenticated(q, trail)
+    if q.pairing is UNREADABLE:
+        return refuse("pairing-unreadable", trail)
+
+    asked = grantable(q.params.scopes) if q.params.role == "operator" else ()
+    approved = frozenset(paired.scopes) if paired is not None else frozenset[str]()
+
+    def let_in(scopes: tuple[str, ...], why: str, *, pair: bool = False, upgrade: tuple[str, ...] = ()) -> Admitted:
+        return Admitted(
+            role=q.params.role,
+            scopes=scopes,
+            method=method,
+            protocol=protocol,
+            device_id=device_id,
+            pair_silently=pair,
+            trail=(*trail, f"admitted: {why}"),
+            upgrade_scopes=upgrade,
+        )
+
+    if paired is None:
+        granted, why = _silent_grant(q, asked)
+        if granted is not None:
+            return let_in(granted, why, pair=True, upgrade=_beyond(granted, asked))
+        reason: PairingReason = "role-upgrade" if q.approved_roles or q.revoked else "not-paired"
+        return _pairing_needed(q, device_id, reason, asked, trail)
+    beyond = _beyond(approved, asked)
+    if not beyond:
+        return let_in(asked, "paired")
+    if method == "device-token":
+        details = {
+            "authReason": "scope_mismatch",
+            "canRetryWithDeviceToken": False,
+            "recommendedNextStep": "review_auth_configuration",
+            "approvedScopes": sorted(approved & KNOWN_OPERATOR_SCOPES),
+        }
+        return refuse("auth-scope-mismatch", trail, details=details)
+    if _baseline_applies(q) and set(_baseline(asked)) <= approved:
+        # Let in once at the baseline, such a device asks for as much again; it must not be turned away for that.
+        return let_in(_baseline(asked), "paired, at the baseline", upgrade=beyond)
+    # Not even on this host, not even with the secret: what was approved is what there is (V11).
+    return _pairing_needed(q, device_id, "scope-upgrade", asked, trail, tuple(sorted(approved)))
+
+
+# --- what the steps ask ---
+
+
+def _whereabouts(peer: Peer) -> str:
+    if peer.direct_loopback:
+        return "on this host"
+    if peer.proxied_untrusted:
+        return "remote, behind a proxy that is not trusted"
+    return "remote, through a trusted proxy" if peer.forwarded else "remote"
+
+
+def _evidence(q: AdmissionQuestion) -> tuple[str, ...]:
+    device = "none"
+    if q.params.device is not None and q.device is not None:
+        device = f"verified {q.device.payload_version}" if q.device.ok else str(q.device.fault)
+    secret = f"secret: {q.secret.value}" + (f" (from {q.secret_via})" if q.secret_via is not None else "")
+    standing = "unreadable" if q.pairing is UNREADABLE else "none" if q.pairing is None else "on record"
+    return (f"device: {device}", secret, f"device token: {q.device_token.value}", f"pairing: {standing}")
+
+
+def _method(rules: AdmissionRules) -> AuthMethod:
+    if rules.auth_type == "none":
+        return "none"
+    return "password" if rules.auth_type == "password" else "token"
+
+
+def _approved(q: AdmissionQuestion, device_id: str) -> PairedDevice | None:
+    """The approval on record, if it is this device's in this role: a record of another one is no approval."""
+    if q.pairing is None or q.pairing is UNREADABLE or q.revoked:
+        return None
+    return q.pairing if q.pairing.device_id == device_id and q.pairing.role == q.params.role else None
+
+
+def _beyond(held: Collection[str], asked: tuple[str, ...]) -> tuple[str, ...]:
+    granted = frozenset(held)
+    return tuple(scope for scope in asked if not satisfies(granted, scope))
+
+
+def _baseline(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The part of the baseline that lies within what was asked; asking for admin asks for read and write too."""
+    return tuple(scope for scope in _BASELINE if satisfies(frozenset(asked), scope))
+
+
+def _baseline_applies(q: AdmissionQuestion) -> bool:
+    opted_in = q.rules.auto_approve.shared_secret == "baseline"  # noqa: S105 - a setting's value
+    return opted_in and q.secret is SecretOutcome.MATCH and q.params.role == "operator" and q.rules.auth_type != "none"
+
+
+def _silent_grant(q: AdmissionQuestion, asked: tuple[str, ...]) -> tuple[tuple[str, ...] | None, str]:
+    """The scopes a device that is not paired yet gets without anybody asked, and why; None: somebody is asked."""
+    rules, peer = q.rules.auto_approve, q.peer
+    if q.revoked:
+        return None, ""
+    if rules.loopback and peer.direct_loopback:
+        return asked, "paired by itself: on this host"
+    direct = not peer.forwarded
+    if rules.own_tailnet and direct and peer.address in q.rules.own_tailnet_addresses:
+        return asked, "paired by itself: this host's own tailnet address"
+    fresh_node = q.params.role == "node" and not q.params.scopes and not q.approved_roles
+    if fresh_node and direct and peer.address in rules.lan:
+        return (), "paired by itself: a fresh node from gateway.pairing.autoApprove.lan"
+    if _baseline_applies(q) and (not asked or _baseline(asked)):
+        return _baseline(asked), "paired by itself: gateway.pairing.autoApprove.sharedSecret"
+    return None, ""
+
+
+def _pairing_needed(
+    q: AdmissionQuestion,
+    device_id: str,
+    reason: PairingReason,
+    asked: tuple[str, ...],
+    trail: tuple[str, ...],
+    approved: tuple[str, ...] = (),
+) -> PairingNeeded:
+    return PairingNeeded(
+        reason=reason,
+        device_id=device_id,
+        role=q.params.role,
+        scopes=asked,
+        approved_roles=tuple(sorted(q.approved_roles)),
+        approved_scopes=approved,
+        # These two stay on the screen or in the background until somebody approves; a command line does not.
+        keep_trying=q.params.client.id == CONTROL_UI_ID or q.params.role == "node",
+        trail=(*trail, f"pairing needed: {reason}"),
+    )
+
+
+# --- why a credential did not do ---
+
+
+def _other_credential(auth: ConnectAuth) -> bool:
+    return bool(auth.device_token or auth.bootstrap_token)
+
+
+def _failure_class(q: AdmissionQuestion) -> CredentialClass | None:
+    """What a refusal is counted as: a wrong shared secret counts as one whatever else was sent along (V14)."""
+    if q.rules.auth_type == "none":
+        return None
+    if q.secret in _WRONG:
+        return CredentialClass.SHARED_SECRET
+    if q.secret is SecretOutcome.MATCH or q.secret is SecretOutcome.LOCKED:
+        return None
+    if q.params.auth.device_token and q.device_token is not DeviceTokenOutcome.MATCH:
+        return CredentialClass.DEVICE_TOKEN
+    return CredentialClass.SETUP_CODE if q.params.auth.bootstrap_token else None
+
+
+def _unauthenticated(q: AdmissionQuestion, trail: tuple[str, ...]) -> Refused:
+    counts = _failure_class(q)
+    auth = q.params.auth
+    proven = q.device is not None and q.device.ok
+    if q.secret is SecretOutcome.LOCKED:
+        details = {"authReason": "rate_limited", "recommendedNextStep": "wait_then_retry"}
+        return refuse("auth-rate-limited", trail, details=details, retry_after=q.locked_for)
+    if proven and q.pairing is UNREADABLE and device_token_candidates(auth):
+        return refuse("pairing-unreadable", (*trail, "the device token cannot be checked"), counts=counts)
+    if q.secret is SecretOutcome.MISSING and auth.device_token:
+        gone = q.device_token in (DeviceTokenOutcome.REVOKED, DeviceTokenOutcome.EXPIRED)
+        key = "auth-device-token-revoked" if gone else "auth-device-token-mismatch"
+        reason = f"device_token_{q.device_token.value}" if gone else "device_token_mismatch"
+        return refuse(key, trail, details=_advice(reason, "update_auth_credentials"), counts=counts)
+    if q.secret is SecretOutcome.MISSING and auth.bootstrap_token:
+        details = _advice("bootstrap_token_invalid", "review_auth_configuration")
+        return refuse("auth-setup-code-invalid", trail, details=details, counts=counts)
+    return _secret_refused(q, trail, counts=counts, proven=proven)
+
+
+def _advice(reason: str, step: str, *, retry_with_device_token: bool = False) -> dict[str, Any]:
+    return {"authReason": reason, "canRetryWithDeviceToken": retry_with_device_token, "recommendedNextStep": step}
+
+
+def _secret_refused(
+    q: AdmissionQuestion, trail: tuple[str, ...], *, counts: CredentialClass | None, proven: bool
+) -> Refused:
+    kind: Literal["token", "password"] = "password" if q.rules.auth_type == "password" else "token"
+    hint = reader_hint(kind, q.params)
+    match q.secret:
+        case SecretOutcome.UNRESOLVABLE:
+            details = _advice(f"{kind}_missing_config", "update_auth_configuration")
+            return refuse(f"auth-{kind}-unresolvable", trail, details=details)
+        case SecretOutcome.EXPIRED:
+            details = _advice("password_expired", "update_auth_credentials")
+            return refuse("auth-password-expired", trail, details=details)
+        case SecretOutcome.MISSING:
+            details = _advice(f"{kind}_missing", "update_auth_configuration")
+            return refuse(f"auth-{kind}-missing", trail, details=details, hint=hint)
+        case SecretOutcome.MALFORMED if kind == "token":
+            details = _advice("token_malformed", "update_auth_credentials")
+            return refuse("auth-token-malformed", trail, details=details, counts=counts)
+        case SecretOutcome.LOOKS_LIKE_SETUP_CODE if kind == "token":
+            details = _advice("token_is_setup_code", "update_auth_credentials")
+            return refuse("auth-token-is-setup-code", trail, details=details, counts=counts)
+        case _:
+            # An official client that sent the shared token alone may hold a device token of its own to try once.
+            retry = kind == "token" and proven and not q.params.auth.password and not q.params.auth.device_token
+            step = "retry_with_device_token" if retry else "update_auth_credentials"
+            details = _advice(f"{kind}_mismatch", step, retry_with_device_token=retry)
+            return refuse(f"auth-{kind}-mismatch", trail, details=details, counts=counts, hint=hint)

@@ -1,0 +1,131 @@
+"""`config.get`, `config.set`, `config.patch`, `config.schema`: the configuration over the wire.
+
+Owns parameters and the translation of faults into wire errors. Reading, redaction, checking and writing are config/'s;
+taking a new file over is the watcher's. Invariants: nothing that leaves holds a secret (AUTH-4, V51); a write needs the
+hash it was made from, or means what is there now; an embedded gateway without a file says so instead of inventing one.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import msgspec
+
+from openclaw_gateway.config.issues import ConfigError
+from openclaw_gateway.config.load import LoadedConfig, load_config
+from openclaw_gateway.protocol.errors import wire_error
+from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, NoParams
+
+__all__ = ["register"]
+
+
+@attrs.frozen
+class SetParams:
+    raw: str
+    base_hash: str | None = None
+
+
+@attrs.frozen
+class PatchParams:
+    raw: str
+    base_hash: str | None = None
+    session_key: str | None = None
+    delivery_context: dict[str, Any] | None = None
+    note: str | None = None
+    restart_delay_ms: int | None = None
+    replace_paths: tuple[str, ...] = ()
+
+
+def register(table: MethodTable, *, current: Callable[[], LoadedConfig | None]) -> None:
+    """``current`` is the configuration the gateway runs with; None where it was not loaded from a file."""
+
+    def running() -> LoadedConfig:
+        loaded = current()
+        if loaded is None:
+            raise CallError(wire_error("no-config-file"))
+        return loaded
+
+    def get_config(context: CallContext, params: NoParams) -> dict[str, Any]:
+        from openclaw_gateway.config.view import snapshot
+
+        applied = running()
+        try:
+            fresh = load_config(env=os.environ, path=applied.path)
+        except ConfigError as exc:
+            broken = snapshot(applied, applied_hash=applied.hash)
+            return {**broken, "valid": False, "issues": [issue.to_wire() for issue in exc.issues]}
+        return _for_scopes(snapshot(fresh, applied_hash=applied.hash), context)
+
+    def set_config(context: CallContext, params: SetParams) -> dict[str, Any]:
+        from openclaw_gateway.config.writing import apply_raw
+
+        return _write(running(), lambda now: apply_raw(now, params.raw, env=os.environ, base_hash=params.base_hash))
+
+    def patch_config(context: CallContext, params: PatchParams) -> dict[str, Any]:
+        from openclaw_gateway.config.writing import apply_patch
+
+        patch = _read_patch(params.raw)
+        return _write(running(), lambda now: apply_patch(now, patch, env=os.environ, base_hash=params.base_hash))
+
+    @functools.cache
+    def encoded_schema() -> msgspec.Raw:
+        from openclaw_gateway.config.jsonschema import json_schema
+
+        return msgspec.Raw(msgspec.json.encode({"schema": json_schema(), "uiHints": {}, "version": "1"}))
+
+    def get_schema(context: CallContext, params: NoParams) -> msgspec.Raw:
+        return encoded_schema()
+
+    table.method("config.get", scope="operator.read")(get_config)
+    table.method("config.set", scope="operator.admin", params=SetParams)(set_config)
+    table.method("config.patch", scope="operator.admin", params=PatchParams)(patch_config)
+    table.method("config.schema", scope="operator.read")(get_schema)
+
+
+def _read_patch(raw: str) -> dict[str, Any]:
+    from openclaw_gateway.config.json5 import Json5Error, loads
+
+    try:
+        patch = loads(raw)
+    except Json5Error as exc:
+        raise CallError(wire_error("config-invalid", fault=f"patch: {exc}")) from exc
+    if not isinstance(patch, dict):
+        raise CallError(wire_error("config-invalid", fault="patch: must be an object"))
+    return patch
+
+
+def _write(applied: LoadedConfig, change: Callable[[LoadedConfig], Any]) -> dict[str, Any]:
+    """Run one change against the file as it is now, and translate what can go wrong."""
+    from openclaw_gateway.config.edit import EditError
+    from openclaw_gateway.config.redact import MarkerRefusedError
+    from openclaw_gateway.config.view import snapshot
+    from openclaw_gateway.config.writing import ConfigConflictError
+
+    try:
+        fresh = load_config(env=os.environ, path=applied.path)
+    except ConfigError:
+        fresh = applied  # the file is broken; a whole new text may mend it
+    try:
+        written, issues = change(fresh)
+    except ConfigError as exc:
+        details = {"issues": [issue.to_wire() for issue in exc.issues]}
+        raise CallError(wire_error("config-invalid", details=details, fault=str(exc))) from exc
+    except ConfigConflictError as exc:
+        raise CallError(wire_error("config-conflict", details={"hash": exc.present_hash})) from exc
+    except (EditError, MarkerRefusedError) as exc:
+        raise CallError(wire_error("config-invalid", fault=str(exc))) from exc
+    out: dict[str, Any] = {"ok": True, "path": str(applied.path), "issues": [issue.to_wire() for issue in issues]}
+    if written is not None:
+        out |= {"hash": written.hash, "config": snapshot(written, applied_hash=applied.hash)["config"]}
+    return out
+
+
+def _for_scopes(shown: dict[str, Any], context: CallContext) -> dict[str, Any]:
+    """Where the file lies is for administrators (V50); the official UI reads ``path`` only to show it."""
+    if "operator.admin" not in context.scopes:
+        return {**shown, "path": "openclaw.json"}
+    return shown

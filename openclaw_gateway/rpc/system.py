@@ -1,0 +1,200 @@
+"""Methods about the gateway as a whole: health, status, presence, heartbeats, identity, stability.
+
+Owns their shapes (method-shapes.md). It must not know connections beyond their count. What scopes may see is cut here:
+the shape of a reply does not change with the caller, only members that name this machine are left out below
+``operator.admin`` (V50, V51).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import msgspec
+
+from openclaw_gateway.events.presence import Presence
+from openclaw_gateway.ops.health import Health, now_ms, rss_bytes
+from openclaw_gateway.ops.stability import StabilityLog
+from openclaw_gateway.rpc.table import ANY_OPERATOR, CallContext, MethodTable, NoParams
+
+__all__ = ["register"]
+
+_MAX_TEXT = 2000
+
+
+@attrs.frozen
+class HealthParams:
+    probe: bool = False
+    include_sensitive: bool | None = None
+
+
+@attrs.frozen
+class StatusParams:
+    include_channel_summary: bool = True
+    include_cli_projection: bool = False
+
+
+@attrs.frozen
+class SystemEventParams:
+    text: str
+    device_id: str | None = None
+    instance_id: str | None = None
+    host: str | None = None
+    ip: str | None = None
+    mode: str | None = None
+    version: str | None = None
+    platform: str | None = None
+    device_family: str | None = None
+    model_identifier: str | None = None
+    last_input_seconds: int | None = None
+    reason: str | None = None
+    roles: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class SetHeartbeatsParams:
+    enabled: bool
+
+
+@attrs.frozen
+class StabilityParams:
+    limit: int = 50
+    type: str | None = None
+    since_seq: int | None = None
+
+
+@attrs.frozen
+class ChannelsStatusParams:
+    probe: bool = False
+    timeout_ms: int | None = None
+    channel: str | None = None
+
+
+def register(
+    table: MethodTable,
+    *,
+    health: Health,
+    presence: Presence,
+    stability: StabilityLog,
+    connections: Callable[[], dict[str, Any]],
+    identity: Callable[[], dict[str, str]],
+    on_health: Callable[[], None],
+) -> None:
+    """Add this family. ``connections`` tells counts by role, ``identity`` the gateway's device id and key,
+    ``on_health`` is called after a health call that asked for a probe (the ``health`` event follows it).
+    """
+
+    def get_health(context: CallContext, params: HealthParams) -> dict[str, Any]:
+        if params.probe:
+            on_health()
+        return health.view()
+
+    def get_status(context: CallContext, params: StatusParams) -> dict[str, Any]:
+        out: dict[str, Any] = {
+            "runtimeVersion": health.server_version,
+            "uptimeMs": health.uptime_ms,
+            "heartbeat": {"defaultAgentId": "main", "agents": []},
+            "channelSummary": [],
+            "queuedSystemEvents": [],
+            "degradedSecretOwners": [],
+            "degradedPlugins": [],
+            "tasks": {
+                "total": 0,
+                "active": 0,
+                "terminal": 0,
+                "failures": 0,
+                "byStatus": {},
+                "byRuntime": {},
+            },
+            "taskAudit": {"total": 0, "warnings": 0, "errors": 0, "byCode": {}},
+            "sessions": {"paths": [], "count": 0, "defaults": {}, "recent": [], "byAgent": []},
+            "modelRuntime": {"degraded": False, "pendingAgents": []},
+            "connections": connections(),
+            "parts": {name: trouble or "ready" for name, trouble in health.parts.items()},
+            "configIssues": list(health.config_issues),
+            "eventLoop": health.loop.view(),
+            "processMemory": {"rssBytes": rss_bytes()},
+        }
+        if "operator.admin" in context.scopes:
+            out["pid"] = os.getpid()
+        return out
+
+    def get_presence(context: CallContext, params: NoParams) -> msgspec.Raw:
+        return presence.encoded()
+
+    def post_system_event(context: CallContext, params: SystemEventParams) -> dict[str, Any]:
+        key = params.device_id or params.instance_id or params.host or context.conn_id
+        entry = {
+            "host": params.host,
+            "ip": params.ip,
+            "mode": params.mode,
+            "version": params.version,
+            "platform": params.platform,
+            "deviceFamily": params.device_family,
+            "modelIdentifier": params.model_identifier,
+            "lastInputSeconds": params.last_input_seconds,
+            "deviceId": params.device_id,
+            "instanceId": params.instance_id,
+            "roles": list(params.roles) or None,
+            "tags": list(params.tags) or None,
+            "text": params.text[:_MAX_TEXT],
+        }
+        shown = {name: value for name, value in entry.items() if value is not None}
+        presence.update(key[:256], shown, reason=(params.reason or "system-event")[:64])
+        return {"ok": True}
+
+    def get_last_heartbeat(context: CallContext, params: NoParams) -> dict[str, Any] | None:
+        return health.last_heartbeat
+
+    def set_heartbeats(context: CallContext, params: SetHeartbeatsParams) -> dict[str, Any]:
+        health.heartbeats_enabled = params.enabled
+        return {"ok": True, "enabled": params.enabled}
+
+    def get_identity(context: CallContext, params: NoParams) -> dict[str, str]:
+        return identity()
+
+    def get_stability(context: CallContext, params: StabilityParams) -> dict[str, Any]:
+        return stability.view(limit=max(0, min(params.limit, stability.capacity)), type_=params.type)
+
+    def get_channels(context: CallContext, params: ChannelsStatusParams) -> dict[str, Any]:
+        return {
+            "ts": now_ms(),
+            "channelOrder": [],
+            "channelLabels": {},
+            "channelDetailLabels": {},
+            "channelSystemImages": {},
+            "channelMeta": [],
+            "eventLoop": health.loop.view(),
+            "channels": {},
+            "channelAccounts": {},
+            "channelDefaultAccountId": {},
+            "statusIssues": [],
+        }
+
+    read = "operator.read"
+    table.method("health", scope=ANY_OPERATOR, params=HealthParams)(get_health)
+    table.method("status", scope=read, params=StatusParams)(get_status)
+    table.method("system-presence", scope=read)(get_presence)
+    table.method("system-event", scope="operator.admin", params=SystemEventParams)(post_system_event)
+    table.method("last-heartbeat", scope=read)(get_last_heartbeat)
+    table.method("set-heartbeats", scope="operator.admin", params=SetHeartbeatsParams)(set_heartbeats)
+    table.method("gateway.identity.get", scope=read)(get_identity)
+    table.method("diagnostics.stability", scope=read, params=StabilityParams)(get_stability)
+    table.method("channels.status", scope=read, params=ChannelsStatusParams)(get_channels)
+
+
+def host_facts(version: str, host: str) -> dict[str, Any]:
+    """The gateway's own presence entry, but for time and reason."""
+    return {
+        "host": host,
+        "version": version,
+        "platform": platform.system().lower(),
+        "deviceFamily": platform.system(),
+        "instanceId": "gateway",
+        "text": f"Gateway: {host} · {version}",
+    }

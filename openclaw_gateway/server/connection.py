@@ -1,0 +1,170 @@
+"""One accepted socket: plain HTTP until it asks for WebSocket, then a session; always ended the same way.
+
+Owns the crash barrier of a connection (design rule 5) and the WebSocket opening handshake (RFC 6455 section 4.2). It
+must not know what is said on the WebSocket. Invariants: an upgrade is answered at once, with 101 or with an error,
+never left hanging (LIVE-4); a socket counts as a stranger from here until it is admitted or gone; no exception leaves
+`ConnectionServer.serve`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qsl
+
+import trio
+from websockets.datastructures import Headers
+from websockets.exceptions import NegotiationError
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.policy.addresses import limiter_key
+from openclaw_gateway.server.core import ServerCore
+from openclaw_gateway.server.gatekeeper import TransportCredential
+from openclaw_gateway.server.session import Session
+from openclaw_gateway.server.upgrade import HttpServer, UpgradeRequest
+from openclaw_gateway.server.wire import Wire
+
+__all__ = ["ConnectionServer"]
+
+RETRY_AFTER_SECONDS: Final = 2
+PROTOBUF: Final = "openclaw.v4.proto"  # asked for by clients of a later dialect; echoing it would promise to speak it
+_MAX_QUERY_FIELDS: Final = 32
+
+log = get_logger("connection")
+
+
+class ConnectionServer:
+    """Serves accepted connections of one gateway; ``draining`` and ``websocket`` are switched while it runs."""
+
+    def __init__(self, core: ServerCore, http: HttpServer, *, websocket: bool) -> None:
+        self.core = core
+        self.http = http
+        self.websocket = websocket
+        self.draining = False
+        self.wires: dict[Wire, None] = {}
+        self._empty = trio.Event()
+
+    async def serve(self, wire: Wire) -> None:
+        """Serve one connection to its end. Cancelling drops it at once."""
+        strangers = self.core.registry.strangers
+        self.wires[wire] = None
+        strangers.add(wire, limiter_key(wire.peer[0]))
+        try:
+            upgrade = await self.http.serve(wire)
+            if upgrade is not None:
+                await self._upgrade(wire, upgrade)
+        except Exception as exc:
+            log.exception("connection failed", exc=exc, peer=wire.peer[0])
+        finally:
+            del self.wires[wire]
+            if not self.wires:
+                self._empty.set()
+            strangers.discard(wire)
+            wire.abort()
+
+    async def wait_empty(self) -> None:
+        """Wait until no connection is left; to be asked after the listeners were closed."""
+        while self.wires:
+            self._empty = trio.Event()
+            await self._empty.wait()
+
+    def abort_all(self) -> None:
+        """Drop what is left after the drain deadline; wakes sends that hypercorn shields."""
+        for wire in tuple(self.wires):
+            wire.abort()
+
+    async def _upgrade(self, wire: Wire, request: UpgradeRequest) -> None:
+        if self.draining:
+            await _answer(wire, HTTPStatus.SERVICE_UNAVAILABLE, "Gateway websocket admission closed", retry=True)
+            return
+        if not self.websocket:
+            await _answer(wire, HTTPStatus.NOT_FOUND, "WebSocket is disabled (gateway.transports.websocket.enabled)")
+            return
+        response = _handshake(request)
+        if response.status_code != 101:
+            await _send(wire, response)
+            return
+        session = Session(
+            self.core,
+            wire,
+            self.core.gatekeeper.describe(wire.peer[0], request.headers, tls=False),
+            _credential(request),
+            conn_id=str(uuid.uuid4()),
+            nonce=str(uuid.UUID(bytes=secrets.token_bytes(16), version=4)),
+        )
+        await session.run(response.serialize(), request.trailing)
+
+
+def _handshake(request: UpgradeRequest) -> Response:
+    """The answer to an upgrade request, by `websockets`: 101, or the error that says what is wrong."""
+    version = request.header(b"sec-websocket-version")
+    if version is not None and version.strip() != "13":
+        # RFC 6455 section 4.4: name the version that would do.
+        text = f"WebSocket version {version[:16]!r} is not spoken here; use 13.\n"
+        return _response(HTTPStatus.UPGRADE_REQUIRED, text, [("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")])
+    headers = Headers()
+    for name, value in request.headers:
+        headers[name.decode("latin-1")] = value.decode("latin-1")
+    asked = Request(request.target.decode("latin-1"), headers)
+    return ServerProtocol(select_subprotocol=_first_subprotocol).accept(asked)
+
+
+def _first_subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """A requested subprotocol is echoed (spec wire.md section 1)."""
+    for name in offered:
+        if name != PROTOBUF:
+            return name
+    if offered:
+        raise NegotiationError(f"subprotocol {PROTOBUF} is not spoken yet")
+    return None
+
+
+def _credential(request: UpgradeRequest) -> TransportCredential:
+    _, _, query = request.target.partition(b"?")
+    token = None
+    if query:
+        try:
+            fields = parse_qsl(query.decode("latin-1"), max_num_fields=_MAX_QUERY_FIELDS)
+        except ValueError:
+            fields = []
+        token = next((value for name, value in fields if name == "token"), None)
+    bearer = None
+    scheme, _, value = (request.header(b"authorization") or "").partition(" ")
+    if scheme.lower() == "bearer":
+        bearer = value.strip() or None
+    return TransportCredential(query_token=token, bearer=bearer)
+
+
+def _response(status: HTTPStatus, text: str, headers: Sequence[tuple[str, str]] = ()) -> Response:
+    body = text.encode()
+    all_headers = Headers(
+        [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+            ("Connection", "close"),
+            ("X-Content-Type-Options", "nosniff"),
+            *headers,
+        ]
+    )
+    return Response(status.value, status.phrase, all_headers, body)
+
+
+async def _answer(wire: Wire, status: HTTPStatus, text: str, *, retry: bool = False) -> None:
+    await _send(wire, _response(status, text + "\n", [("Retry-After", str(RETRY_AFTER_SECONDS))] if retry else ()))
+
+
+async def _send(wire: Wire, response: Response) -> None:
+    try:
+        with trio.move_on_after(5):
+            await wire.send_all(response.serialize())
+            await wire.send_eof()
+            while await wire.receive_some():  # let the peer read the answer before the connection is gone
+                pass
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass

@@ -1,0 +1,168 @@
+"""What every connection of one gateway shares, put together by `app`.
+
+Owns the moments between a connection and the rest: what it is told when it is admitted (hello), who hears that it came
+or went (presence, log). It must not know bytes or frames. Everything in here is synchronous and runs between two
+checkpoints.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from openclaw_gateway.events.bus import EventBus
+from openclaw_gateway.events.presence import Presence
+from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.ops.stability import StabilityLog
+from openclaw_gateway.protocol.connect import CONTROL_UI_ID
+from openclaw_gateway.protocol.hello import DeviceTokenGrant, HelloLimits, HelloSnapshot, hello_ok
+from openclaw_gateway.rpc.dispatch import Dispatcher
+from openclaw_gateway.rpc.table import MethodTable
+from openclaw_gateway.server.registry import SessionRegistry
+
+if TYPE_CHECKING:
+    from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant
+    from openclaw_gateway.server.session import Session
+
+__all__ = ["Limits", "ServerCore"]
+
+BEARER_SCOPES: Final = ("operator.read", "operator.write")  # what a bare ``?token=`` asks for; connect asks for more
+_PRESENT_MODES: Final = frozenset({"node", "webchat", "ui"})
+
+log = get_logger("session")
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Bytes and seconds; every one of them is stated in ``hello-ok.policy`` or in docs/reference/limits.md."""
+
+    max_payload: int
+    max_buffered_bytes: int
+    tick_interval_ms: int
+    handshake_seconds: float
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@attrs.define(eq=False, kw_only=True)
+class ServerCore:
+    limits: Limits
+    table: MethodTable
+    dispatcher: Dispatcher
+    registry: SessionRegistry
+    gatekeeper: Gatekeeper
+    bus: EventBus
+    presence: Presence
+    stability: StabilityLog
+    snapshot: Callable[[], HelloSnapshot]
+    server_version: str
+    boot_id: str
+    bearer_scopes: tuple[str, ...] = BEARER_SCOPES
+    now_ms: Callable[[], int] = now_ms
+    # websockets logs each connection at info; ours says more, so its logger is one that nobody reads
+    frame_logger: logging.Logger = attrs.field(factory=lambda: logging.getLogger("openclaw_gateway.websocket"))
+
+    def hello(self, session: Session, grant: Grant) -> dict[str, Any]:
+        token = None
+        if grant.device_token is not None:
+            token = DeviceTokenGrant(token=grant.device_token.token, issued_at_ms=grant.device_token.issued_at_ms)
+        limits = self.limits
+        return hello_ok(
+            protocol=grant.protocol,
+            server_version=self.server_version,
+            conn_id=session.conn_id,
+            boot_id=self.boot_id,
+            methods=["connect", *self.table.names],
+            events=list(self.bus.names),
+            snapshot=self.snapshot(),
+            limits=HelloLimits(
+                max_payload=limits.max_payload,
+                max_buffered_bytes=limits.max_buffered_bytes,
+                tick_interval_ms=limits.tick_interval_ms,
+            ),
+            role=grant.role,
+            scopes=grant.scopes,
+            method=grant.method,
+            device_token=token,
+        )
+
+    def joined(self, session: Session) -> None:
+        """A session was admitted and has its hello."""
+        self.bus.add(session)
+        grant = session.grant
+        assert grant is not None
+        log.info(
+            "connect",
+            conn_id=session.conn_id,
+            role=grant.role,
+            client=grant.params.client.id,
+            mode=grant.params.client.mode,
+            peer=session.peer.client_address,
+            auth=grant.method,
+            scopes=grant.scopes,
+            dialect=session.dialect,
+            device_id=grant.device_id,
+        )
+        self.stability.note("connect", {"role": grant.role, "client": grant.params.client.id})
+        key = _presence_key(session)
+        if key is not None:
+            self.presence.update(key, _presence_entry(session, grant), reason="connect")
+
+    def left(self, session: Session) -> None:
+        """A session ends, admitted or not."""
+        self.bus.discard(session)
+        cause = session.scope.cause
+        grant = session.grant
+        code = int(cause.close.code) if cause is not None else None
+        reason = cause.close.reason if cause is not None else ""
+        log.info(
+            "disconnect",
+            conn_id=session.conn_id,
+            peer=session.peer.client_address,
+            role=grant.role if grant is not None else None,
+            close_code=code,
+            reason=reason or None,
+            duration_ms=round((time.monotonic() - session.opened_at) * 1000),
+        )
+        self.stability.note("disconnect", {"code": code, "reason": reason})
+        key = _presence_key(session)
+        if key is not None and not any(_presence_key(other) == key for other in self.registry):
+            self.presence.remove(key)
+
+
+def _presence_key(session: Session) -> str | None:
+    """Nodes and user interfaces are shown; command line, probe and backend connections are not."""
+    grant = session.grant
+    if grant is None:
+        return None
+    client = grant.params.client
+    if grant.role != "node" and client.mode not in _PRESENT_MODES and client.id != CONTROL_UI_ID:
+        return None
+    return grant.device_id or client.instance_id or session.conn_id
+
+
+def _presence_entry(session: Session, grant: Grant) -> dict[str, Any]:
+    client = grant.params.client
+    name = client.display_name or client.id
+    title = "Node" if grant.role == "node" else "Client"
+    entry: dict[str, Any] = {
+        "host": name,
+        "clientId": client.id,
+        "version": client.version,
+        "platform": client.platform,
+        "mode": client.mode,
+        "roles": [grant.role],
+        "instanceId": client.instance_id or grant.device_id or session.conn_id,
+        "text": f"{title}: {name} · mode {client.mode}",
+    }
+    if client.device_family is not None:
+        entry["deviceFamily"] = client.device_family
+    if grant.device_id is not None:
+        entry["deviceId"] = grant.device_id
+    return entry

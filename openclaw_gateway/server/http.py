@@ -1,0 +1,319 @@
+"""Plain HTTP: the probes, ``POST /rpc``, and a page that says what this port is.
+
+Owns the routes and the order of checks in front of them. It must not know how a method runs (`rpc.dispatch`) nor how a
+caller is admitted (`server.gatekeeper`): a route names the scope it needs and the RPC checker enforces it (V41).
+
+Order of checks, each before the next costs anything: canonical path (V40) → route and method (404, 405: before any
+accounting, V14) → cross-site and Host (V4) → credentials from headers → body (1 MiB, 10 s; V47). Default-deny: what is
+not in the table is 404.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import msgspec
+import trio
+
+from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.policy.locality import Peer
+from openclaw_gateway.policy.origin import OriginRules, check_http_request
+from openclaw_gateway.protocol import jsonrpc
+from openclaw_gateway.protocol.errors import WireError
+from openclaw_gateway.rpc.dispatch import Dispatcher
+from openclaw_gateway.rpc.table import CallError
+from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant, Rejection
+
+__all__ = ["HttpApp", "HttpCaller", "HttpReply", "HttpRequest", "HttpRules", "Route", "json_reply", "text_reply"]
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+BODY_SECONDS: Final = 10.0
+_SAFE_PATH: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-._~")
+_SECURITY_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
+
+log = get_logger("http")
+
+
+@attrs.frozen(kw_only=True)
+class HttpRequest:
+    """A request as far as it has been read: head only; `body` reads the rest."""
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    peer: Peer
+    body: Callable[[], Awaitable[bytes]]
+
+
+@attrs.frozen(kw_only=True)
+class HttpReply:
+    status: int
+    body: bytes = b""
+    content_type: bytes = b"application/json"
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Route:
+    """``scope`` None: open to everybody (the probes); else the caller must be admitted, and holds what the checker
+    finds.
+    """
+
+    methods: tuple[str, ...]
+    handler: Callable[[HttpRequest, Grant | None], Awaitable[HttpReply]]
+    needs_admission: bool = True
+    probe: bool = False  # answers while draining and while gateway.transports.http is disabled
+
+
+class BodyTooBig(Exception):
+    pass
+
+
+@attrs.frozen(kw_only=True)
+class HttpRules:
+    """What configuration decides about HTTP; replaced as a whole on reload."""
+
+    enabled: bool = True
+    cors_origins: tuple[str, ...] = ()
+    origins: OriginRules = attrs.field(factory=OriginRules)
+
+
+@attrs.frozen(kw_only=True)
+class HttpCaller:
+    """The `CallContext` of an HTTP request."""
+
+    grant: Grant
+    peer: Peer
+    conn_id: str = "http"
+
+    @property
+    def role(self) -> str:
+        return self.grant.role
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        return frozenset(self.grant.scopes)
+
+    @property
+    def principal(self) -> str:
+        return self.grant.principal
+
+    @property
+    def client_id(self) -> str:
+        return self.grant.params.client.id
+
+    @property
+    def device_id(self) -> str | None:
+        return None
+
+    @property
+    def client_address(self) -> str:
+        return self.peer.client_address
+
+
+def json_reply(status: int, value: Any, *headers: tuple[bytes, bytes]) -> HttpReply:
+    return HttpReply(status=status, body=msgspec.json.encode(value), headers=headers)
+
+
+def text_reply(status: int, text: str, *headers: tuple[bytes, bytes]) -> HttpReply:
+    return HttpReply(status=status, body=text.encode(), content_type=b"text/plain; charset=utf-8", headers=headers)
+
+
+class HttpApp:
+    """The ASGI application of the port. Routes are added by `app`; `rules` and `draining` change while it runs."""
+
+    def __init__(self, gatekeeper: Gatekeeper, dispatcher: Dispatcher, rules: HttpRules) -> None:
+        self._gatekeeper = gatekeeper
+        self._dispatcher = dispatcher
+        self.rules = rules
+        self.draining = False
+        self.routes: dict[str, Route] = {"/rpc": Route(methods=("POST",), handler=self._rpc)}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        try:
+            reply = await self._answer(scope, receive)
+        except Exception as exc:
+            log.exception("request failed", exc=exc, path=scope["path"])
+            reply = text_reply(500, "Internal Server Error")
+        head_only = scope["method"] == "HEAD"
+        headers = [
+            (b"content-type", reply.content_type),
+            (b"content-length", b"%d" % len(reply.body)),
+            *_SECURITY_HEADERS,
+            *reply.headers,
+            *self._cors_headers(scope),
+        ]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if head_only else reply.body})
+
+    async def _answer(self, scope: Any, receive: Any) -> HttpReply:
+        raw_path: bytes = scope["raw_path"]
+        if not _canonical(raw_path):
+            return text_reply(400, "Bad Request: not a canonical path")
+        path = raw_path.decode("ascii")
+        route = self.routes.get(path)
+        if route is None or not (self.rules.enabled or route.probe):
+            return text_reply(404, "Not Found")
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            headers[name] = headers[name] + b", " + value if name in headers else value
+        method = scope["method"]
+        if method == "OPTIONS" and self._is_preflight(headers) and not route.probe:
+            return HttpReply(status=204, headers=_preflight_headers(route))
+        if method not in route.methods:
+            return text_reply(405, "Method Not Allowed", (b"allow", ", ".join(route.methods).encode()))
+        if self.draining and not route.probe:
+            return text_reply(503, "Gateway stopping", (b"retry-after", b"2"))
+        client = scope["client"] or ("", 0)
+        peer = self._gatekeeper.describe(client[0], tuple(scope["headers"]), tls=scope["scheme"] == "https")
+        refusal = self._cross_site(method, headers, peer) if not route.probe else None
+        if refusal is not None:
+            return refusal
+        request = HttpRequest(
+            method=method, path=path, headers=headers, peer=peer, body=lambda: _read_body(headers, receive)
+        )
+        if not route.needs_admission:
+            return await route.handler(request, None)
+        verdict = await self._gatekeeper.http(peer=peer, bearer=_bearer(headers))
+        if isinstance(verdict, Rejection):
+            return await _refuse(verdict)
+        return await route.handler(request, verdict)
+
+    def _cross_site(self, method: str, headers: Mapping[bytes, bytes], peer: Peer) -> HttpReply | None:
+        verdict = check_http_request(
+            method,
+            peer,
+            self.rules.origins,
+            sec_fetch_site=_text(headers.get(b"sec-fetch-site")),
+            content_type=_text(headers.get(b"content-type")),
+            bearer=_bearer(headers) is not None,
+            cors_allowed=self._cors_allowed(headers.get(b"origin")),
+        )
+        if verdict.status == 200:
+            return None
+        kind = "misdirected_request" if verdict.status == 421 else "cross_site_refused"
+        return json_reply(verdict.status, {"error": {"message": verdict.reason, "type": kind, "fix": verdict.fix}})
+
+    # --- CORS (C16): as the seed says, and never with credentials
+
+    def _cors_allowed(self, origin: bytes | None) -> bool:
+        if origin is None:
+            return False
+        return "*" in self.rules.cors_origins or origin.decode("latin-1").lower() in self.rules.cors_origins
+
+    def _cors_headers(self, scope: Any) -> list[tuple[bytes, bytes]]:
+        route = self.routes.get(scope["path"])
+        if route is None or route.probe or not self.rules.cors_origins:
+            return []
+        if "*" in self.rules.cors_origins:
+            return [(b"access-control-allow-origin", b"*")]
+        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
+        if not self._cors_allowed(origin):
+            return [(b"vary", b"Origin")]
+        return [(b"access-control-allow-origin", origin or b""), (b"vary", b"Origin")]
+
+    def _is_preflight(self, headers: Mapping[bytes, bytes]) -> bool:
+        return b"access-control-request-method" in headers and self._cors_allowed(headers.get(b"origin"))
+
+    # --- POST /rpc
+
+    async def _rpc(self, request: HttpRequest, grant: Grant | None) -> HttpReply:
+        """JSON-RPC 2.0 over HTTP: one call or a batch; 200 with a reply, 204 where nothing is answered."""
+        assert grant is not None
+        try:
+            body = await request.body()
+        except BodyTooBig:
+            return json_reply(413, _http_error(f"body over {MAX_BODY_BYTES} bytes", "payload_too_large"))
+        except trio.TooSlowError:
+            return json_reply(408, _http_error(f"body not received within {BODY_SECONDS:g} s", "request_timeout"))
+        message = jsonrpc.decode_message(body)
+        caller = HttpCaller(grant=grant, peer=request.peer)
+        if isinstance(message, jsonrpc.Invalid):
+            return HttpReply(status=400, body=jsonrpc.encode_invalid(message))
+        if isinstance(message, jsonrpc.Call):
+            reply = await self._call(caller, message)
+            return HttpReply(status=200, body=reply) if reply is not None else HttpReply(status=204)
+        replies = [reply for item in message.items if (reply := await self._call(caller, item)) is not None]
+        return HttpReply(status=200, body=jsonrpc.encode_batch(replies)) if replies else HttpReply(status=204)
+
+    async def _call(self, caller: HttpCaller, call: jsonrpc.Call | jsonrpc.Invalid) -> bytes | None:
+        if isinstance(call, jsonrpc.Invalid):
+            return jsonrpc.encode_invalid(call)
+        table = self._dispatcher.table
+        spec = table.view(caller.role, caller.scopes).get(call.method)
+        try:
+            if spec is None:
+                raise CallError(table.refusal(call.method, caller.role, caller.scopes))
+            reply = jsonrpc.encode_result(call.id, await self._dispatcher.run(spec, caller, call.params))
+        except CallError as exc:
+            reply = jsonrpc.encode_error(call.id, exc.error)
+        return None if call.notification else reply
+
+
+def _canonical(path: bytes) -> bool:
+    """One spelling per resource: no escapes, no empty, ``.`` or ``..`` segments. What is compared is what is served."""
+    if not path.startswith(b"/") or b"//" in path or not _SAFE_PATH.issuperset(path):
+        return False
+    return not {b".", b".."}.intersection(path.split(b"/"))
+
+
+def _bearer(headers: Mapping[bytes, bytes]) -> str | None:
+    scheme, _, value = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    return value.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _text(value: bytes | None) -> str | None:
+    return value.decode("latin-1") if value is not None else None
+
+
+def _preflight_headers(route: Route) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"access-control-allow-methods", ", ".join(route.methods).encode()),
+        (b"access-control-allow-headers", b"authorization, content-type"),
+        (b"access-control-max-age", b"600"),
+    ]
+
+
+def _http_error(message: str, type_: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": type_}}
+
+
+async def _refuse(verdict: Rejection) -> HttpReply:
+    if verdict.delay:
+        await trio.sleep(verdict.delay)
+    error: WireError = verdict.error
+    body = {"error": {"message": error.message, "type": "unauthorized", **error.to_wire()}}
+    headers: list[tuple[bytes, bytes]] = []
+    if verdict.http_status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="openclaw-gateway"'))
+    if error.retry_after_ms:
+        headers.append((b"retry-after", b"%d" % max(1, error.retry_after_ms // 1000)))
+    return json_reply(verdict.http_status, body, *headers)
+
+
+async def _read_body(headers: Mapping[bytes, bytes], receive: Any) -> bytes:
+    length = headers.get(b"content-length", b"0")
+    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        raise BodyTooBig
+    body = bytearray()
+    with trio.fail_after(BODY_SECONDS):
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise trio.TooSlowError
+            body += message.get("body", b"")
+            if len(body) > MAX_BODY_BYTES:
+                raise BodyTooBig
+            if not message.get("more_body", False):
+                return bytes(body)

@@ -1,0 +1,172 @@
+"""The one writer of a connection: a byte budget, everything pending in one send, every frame that leaves.
+
+Owns the outgoing bytes of one WebSocket connection (design rule 7). It must not know what the frames mean. In the
+common case nothing waits: frames are appended and one non-blocking send takes them; only when the kernel takes less
+does a drain task run until the backlog is gone.
+
+Invariants: frames leave whole and in order; ``size`` (bytes accepted and not yet taken by the kernel) stays under the
+budget, except that a single frame may always go when nothing is pending; a droppable frame is refused first, at half
+the budget (WS-2); ``seq`` is counted only for frames that were taken (WS-3).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from openclaw_gateway.server.wire import Wire
+
+__all__ = ["Writer", "text_frame"]
+
+_BATCH_BYTES: Final = 256 * 1024
+
+
+def text_frame(payload: bytes) -> bytes:
+    """One unmasked, unfragmented text frame (RFC 6455 section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c%b" % (size, payload)
+    if size < 65536:
+        return b"\x81\x7e%b%b" % (struct.pack("!H", size), payload)
+    return b"\x81\x7f%b%b" % (struct.pack("!Q", size), payload)
+
+
+class Writer:
+    __slots__ = (
+        "_budget",
+        "_drained",
+        "_on_broken",
+        "_on_overflow",
+        "_pending",
+        "_rest",
+        "_spawn",
+        "_wire",
+        "closed",
+        "queued",
+        "sent",
+        "seq",
+    )
+
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        budget: int,
+        spawn: Callable[[Callable[[], Any]], None],
+        on_overflow: Callable[[], None],
+        on_broken: Callable[[], None],
+    ) -> None:
+        self._wire = wire
+        self._budget = budget
+        self._spawn = spawn
+        self._on_overflow = on_overflow
+        self._on_broken = on_broken
+        self._pending: deque[bytes] = deque()
+        self._drained: trio.Event | None = None
+        self._rest: memoryview | None = None  # what a drain task is sending
+        self.queued = 0  # bytes ever accepted
+        self.sent = 0  # bytes ever taken by the kernel; pings and progress are judged by it
+        self.seq = 0
+        self.closed = False
+
+    @property
+    def size(self) -> int:
+        return self.queued - self.sent
+
+    def push(self, frame: bytes) -> None:
+        """Take a frame that must not be dropped; over the budget the connection is given up (`on_overflow`)."""
+        if self.closed:
+            return
+        waiting = self.queued - self.sent
+        if waiting and waiting + len(frame) > self._budget:
+            self._on_overflow()
+            return
+        self._pending.append(frame)
+        self.queued += len(frame)
+
+    def has_room(self, *, droppable: bool) -> bool:
+        """Whether an event may be queued now. Ask before giving it a ``seq``."""
+        return not self.closed and not (droppable and self.size > self._budget // 2)
+
+    def flush(self) -> None:
+        """Send all that is pending as far as the kernel takes it, without waiting; a drain task takes over the
+        remainder.
+        """
+        if self._rest is not None or not self._pending:
+            return
+        batch = self._take_batch()
+        try:
+            count = self._wire.try_send(batch)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._fail()
+            return
+        self.sent += count
+        if count < len(batch) or self._pending:
+            self._rest = memoryview(batch)[count:]
+            self._spawn(self._drain)
+
+    def _take_batch(self) -> bytes:
+        """The next bytes to send: all that is pending, in pieces of about `_BATCH_BYTES` so that a close can get in
+        between.
+        """
+        pending = self._pending
+        if len(pending) == 1:
+            return pending.popleft()
+        parts, size = [], 0
+        while pending and size < _BATCH_BYTES:
+            part = pending.popleft()
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
+    async def _drain(self) -> None:
+        try:
+            while self._rest is not None:
+                while self._rest:
+                    count = await self._wire.send_part(self._rest)
+                    self.sent += count
+                    self._rest = self._rest[count:]
+                self._rest = memoryview(self._take_batch()) if self._pending else None
+            self._wake()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._fail()
+
+    def _fail(self) -> None:
+        self._pending.clear()
+        self._rest = None
+        self.closed = True
+        self.sent = self.queued
+        self._wake()
+        self._on_broken()
+
+    def _wake(self) -> None:
+        if self._drained is not None:
+            self._drained.set()
+
+    def finish(self, last: bytes, *, keep_pending: bool) -> None:
+        """Take ``last`` (the Close frame) as the last bytes ever and start to send. A frame half sent is completed
+        before it.
+
+        ``keep_pending=False`` drops what has not been started: a slow consumer must still read why it was closed
+        (WS-2).
+        """
+        if self.closed:
+            return
+        self.closed = True
+        if not keep_pending:
+            self.queued -= sum(map(len, self._pending))
+            self._pending.clear()
+        if last:
+            self._pending.append(last)
+            self.queued += len(last)
+        self.flush()
+
+    async def wait_drained(self) -> None:
+        """Wait until the kernel has taken everything or the connection broke. Cancelling is harmless."""
+        while self.size:
+            self._drained = trio.Event()
+            await self._drained.wait()

@@ -1,0 +1,128 @@
+"""The shape of the database, as an ordered list of steps from nothing to now.
+
+Owns the SQL of every table and the rule that steps are only ever added at the end: `PRAGMA user_version` counts how
+many were taken. It must not know files: `store.database` decides when a backup comes first.
+
+Invariants: a step is taken wholly or not at all (one BEGIN IMMEDIATE each, the count in the same transaction); all
+tables are STRICT; every table that peers can fill has a cap in the code that fills it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Final
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "holds_something", "migrate", "version_of"]
+
+APPLICATION_ID: Final = 0x4F434757  # "OCGW": tells our database from any other SQLite file
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        """CREATE TABLE devices (
+            device_id TEXT PRIMARY KEY,
+            public_key TEXT NOT NULL,
+            display_name TEXT,
+            label TEXT,
+            platform TEXT NOT NULL,
+            device_family TEXT NOT NULL,
+            client_id TEXT NOT NULL,
+            client_mode TEXT NOT NULL,
+            created_at_ms INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        # One row per approved (device, role). A revoked row stays, so that nothing but a new approval revives it (V26).
+        """CREATE TABLE device_roles (
+            device_id TEXT NOT NULL REFERENCES devices (device_id) ON DELETE CASCADE,
+            role TEXT NOT NULL,
+            scopes TEXT NOT NULL,
+            approved_at_ms INTEGER NOT NULL,
+            approved_via TEXT NOT NULL,
+            token_generation INTEGER NOT NULL,
+            token_salt BLOB NOT NULL,
+            token_digest BLOB NOT NULL,
+            token_issued_at_ms INTEGER NOT NULL,
+            revoked_at_ms INTEGER,
+            last_seen_at_ms INTEGER NOT NULL,
+            last_ip TEXT NOT NULL,
+            PRIMARY KEY (device_id, role)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE pending_requests (
+            request_id TEXT PRIMARY KEY,
+            device_id TEXT NOT NULL,
+            public_key TEXT NOT NULL,
+            role TEXT NOT NULL,
+            scopes TEXT NOT NULL,
+            caps TEXT NOT NULL,
+            commands TEXT NOT NULL,
+            client_id TEXT NOT NULL,
+            client_mode TEXT NOT NULL,
+            display_name TEXT,
+            platform TEXT NOT NULL,
+            device_family TEXT NOT NULL,
+            version TEXT NOT NULL,
+            source_ip TEXT NOT NULL,
+            source_key TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            ask_hash TEXT NOT NULL,
+            first_seen_ms INTEGER NOT NULL,
+            last_seen_ms INTEGER NOT NULL,
+            expires_at_ms INTEGER NOT NULL,
+            UNIQUE (device_id, role)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX pending_by_source ON pending_requests (source_key, last_seen_ms)",
+        "CREATE INDEX pending_by_expiry ON pending_requests (expires_at_ms)",
+        # What became of a request id, so that an old id can answer "superseded by ..." instead of "unknown".
+        """CREATE TABLE resolved_requests (
+            request_id TEXT PRIMARY KEY,
+            device_id TEXT NOT NULL,
+            role TEXT NOT NULL,
+            decision TEXT NOT NULL,
+            replaced_by TEXT,
+            added_scopes TEXT NOT NULL,
+            at_ms INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX resolved_by_age ON resolved_requests (at_ms)",
+        # A row here: authority was taken back, and backups that still hold it are there to be dropped (V26).
+        "CREATE TABLE backup_duty (since_ms INTEGER PRIMARY KEY) STRICT",
+    ),
+)
+
+
+def version_of(db: sqlite3.Connection) -> int:
+    """How many steps the database has taken."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(
+    db: sqlite3.Connection,
+    before: Callable[[int], object] | None = None,
+    steps: Sequence[Sequence[str]] = MIGRATIONS,
+) -> int:
+    """Take the steps that are missing; ``before(version)`` runs ahead of each. Returns how many were taken.
+
+    The connection must be in autocommit mode. If a step fails, all steps before it stay and the fault is raised.
+    """
+    taken = 0
+    for number in range(version_of(db), len(steps)):
+        if before is not None:
+            before(number)
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in steps[number]:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {number + 1}")
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        taken += 1
+    return taken
+
+
+def holds_something(db: sqlite3.Connection) -> bool:
+    """True where losing this database would lose a decision of a person: a paired (or revoked) device."""
+    if version_of(db) < 1:
+        return False
+    return bool(db.execute("SELECT EXISTS (SELECT 1 FROM device_roles)").fetchone()[0])

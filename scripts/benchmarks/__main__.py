@@ -1,0 +1,214 @@
+"""``scripts/bench``: runs every measurement, prints the table, writes docs/benchmarks.md when asked."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import measure
+from .load import LoadError
+from .report import Row, failed, markdown, table
+from .servers import TOKEN, Official, openclaw, ours
+
+GROUPS = ("start", "memory", "connect", "throughput", "echo", "idle", "connections", "fanout", "reference")
+DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:,.0f}/s"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:,.2f} ms"
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1_000_000:,.1f} MB"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
+
+
+def _say(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def _faster(what: str, mine: float, theirs: float, target: float | None) -> Row:
+    ratio = mine / theirs
+    asked = "" if target is None else f">= {target:g}x"
+    reached = None if target is None else ratio >= target
+    return Row(what, _per_second(mine), _per_second(theirs), _times(ratio), asked, reached)
+
+
+def _both(official: Official, only: set[str], quick: bool) -> tuple[list[Row], measure.Numbers]:
+    """Ours beside OpenClaw's own gateway."""
+    rows = []
+    if "start" in only:
+        _say("start to /health")
+        theirs_start = measure.starts(lambda: openclaw(official), 1 if quick else 2)
+        mine_start = measure.starts(ours, 2 if quick else 5)
+        ratio = theirs_start / mine_start
+        rows.append(
+            Row("start to /health", _ms(mine_start), _ms(theirs_start), f"1/{ratio:.1f}", "<= 1/15", ratio >= 15)
+        )
+    wanted = only & {"memory", "connect", "throughput", "idle"}
+    if not wanted:
+        return rows, measure.Numbers()
+    seconds, idle = (1.0, 5.0) if quick else (3.0, 20.0)
+    _say(f"OpenClaw: {', '.join(sorted(wanted))}")
+    theirs = measure.gateway(lambda: openclaw(official), seconds=seconds, idle_seconds=idle, only=wanted)
+    _say("ours: the same")
+    mine = measure.gateway(ours, seconds=seconds, idle_seconds=idle, only=wanted)
+    if "memory" in wanted:
+        ratio = theirs.resident / mine.resident
+        reached = mine.resident <= 48_000_000 and ratio >= 12
+        sizes = (_mb(mine.resident), _mb(theirs.resident))
+        rows.append(Row("idle RSS, whole tree", *sizes, f"1/{ratio:.1f}", "<= 48 MB, 1/12", reached))
+    if "connect" in wanted:
+        rows.append(_faster("connect to hello, 8 at a time", mine.connects, theirs.connects, 1.5))
+    if "throughput" in wanted:
+        rows += _throughput(mine, theirs)
+    if mine.idle_cpu is not None and theirs.idle_cpu is not None:
+        share, beside = f"{mine.idle_cpu:.2%}", f"{theirs.idle_cpu:.2%}"
+        rows.append(Row("idle CPU, 20 clients", share, beside, "", "< 0.5% of a core", mine.idle_cpu < 0.005))
+    return rows, mine
+
+
+def _throughput(mine: measure.Numbers, theirs: measure.Numbers) -> list[Row]:
+    targets = {
+        "health": 8.0,
+        "node.list": 8.0,
+        "system-presence": 1.8,
+        "system-presence x16": 2.5,
+        "logs.tail": 20.0,
+    }
+    rows = []
+    for name, result in mine.rates.items():
+        other = theirs.rates[name]
+        sizes = f" ({mine.reply_bytes[name]:,} B / {theirs.reply_bytes[name]:,} B)"
+        rows.append(_faster(name + sizes, result.rate, other.rate, targets.get(name)))
+        if name in ("health", "node.list"):
+            ratio = other.p99 / result.p99
+            rows.append(Row(f"{name} p99", _ms(result.p99), _ms(other.p99), f"1/{ratio:.1f}", "<= 1/8", ratio >= 8))
+    return rows
+
+
+def _echo(official: Official, mine: measure.Numbers, quick: bool) -> list[Row]:
+    """Our smallest method beside servers that only send back what came."""
+    _say("bare echo servers")
+    seconds = 1.0 if quick else 3.0
+    trio_websocket = measure.echo("echo_trio.py", seconds=seconds)
+    node = measure.echo("echo_node.cjs", str(official.modules / "ws"), node=official, seconds=seconds)
+    rows = []
+    for in_flight, target in ((1, 1.3), (16, 2.5)):
+        suffix = "" if in_flight == 1 else f" x{in_flight}"
+        result = mine.rates[f"last-heartbeat{suffix}"].rate
+        label = f"last-heartbeat{suffix} beside a bare"
+        rows.append(_faster(f"{label} trio-websocket echo", result, trio_websocket[in_flight].rate, target))
+        rows.append(_faster(f"{label} ws echo (Node)", result, node[in_flight].rate, None))
+    return rows
+
+
+def _rest(official: Official, only: set[str], quick: bool) -> list[Row]:
+    rows = []
+    if "connections" in only:
+        _say("1,000 idle connections")
+        each = measure.per_connection(lambda: ours(connections=1100), 1000) / 1024
+        rows.append(Row("an idle connection, of 1,000", f"{each:.1f} KiB", "", "", "<= 20 KiB", each <= 20))
+    if "fanout" in only:
+        _say("one event to 500 clients")
+        mine = measure.fanout("fanout_gateway.py", TOKEN, token=TOKEN)
+        theirs = measure.fanout("fanout_trio_websocket.py", token=None)
+        ratio = theirs / mine
+        what = "one event to 500 clients, beside 500 trio-websocket sends"
+        rows.append(Row(what, _ms(mine), _ms(theirs), f"1/{ratio:.1f}", "<= 1/2", ratio >= 2))
+    if "reference" in only:
+        _say("the reference client")
+        seconds = 1.0 if quick else 3.0
+        theirs_rates = measure.reference(lambda: openclaw(official), official, seconds)
+        mine_rates = measure.reference(ours, official, seconds)
+        for name, rate in mine_rates.items():
+            rows.append(_faster(f"{name}, seen by @openclaw/gateway-client", rate, theirs_rates[name], None))
+    return rows
+
+
+def _machine(official: Official) -> list[str]:
+    cpu = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    model = next((value.strip() for name, _, value in cpu if name.strip() == "model name"), platform.processor())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    node = subprocess.run([official.node, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    return [
+        f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB; Linux {platform.release()}",
+        f"Python {platform.python_version()}, Node {node}, OpenClaw 2026.9.6, @openclaw/gateway-client 2026.9.1",
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+    ]
+
+
+INTRODUCTION = """# Benchmarks
+
+One run of `scripts/bench --write`, kept as it came. The command installs OpenClaw in a folder of its own, starts its
+gateway and this one one after the other on the same machine, and asks both the same questions; nothing here is a timed
+test, and a busy machine moves every number, so read the ratios.
+
+- **Load**: 10 clients on raw sockets with frames built beforehand, one generator process on one core, the server and
+  everything it starts on another. "x16" keeps 16 requests in flight per client, other rows one. The connect request is
+  the one the reference client sends. Sizes in brackets are our and OpenClaw's reply.
+- **Start and memory** are measured free to use every core. Memory is VmRSS added up over the process tree once it has
+  settled.
+- **Reference client** rows use `@openclaw/gateway-client` itself, whose own speed limits what it can see.
+"""
+
+
+def _document(rows: Sequence[Row], machine: Sequence[str]) -> str:
+    about = "\n".join(f"- {line}" for line in machine)
+    return f"{INTRODUCTION}\n## The machine\n\n{about}\n\n## The run\n\n{markdown(rows)}\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure this gateway beside OpenClaw's own.")
+    parser.add_argument("--official", required=True, type=Path, help="where scripts/official installed OpenClaw")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    parser.add_argument("--strict", action="store_true", help="exit 1 where a target is missed")
+    parser.add_argument("--quick", action="store_true", help="shorter measurements, for a look")
+    parser.add_argument("--only", default=",".join(GROUPS), help=f"some of: {', '.join(GROUPS)}")
+    options = parser.parse_args()
+    only = set(options.only.split(","))
+    if unknown := only - set(GROUPS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    if "echo" in only:
+        only.add("throughput")
+    official = Official(options.official)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    measure.use_generator_core()
+    try:
+        rows, mine = _both(official, only, options.quick)
+        if "echo" in only:
+            rows += _echo(official, mine, options.quick)
+        rows += _rest(official, only, options.quick)
+    except LoadError as error:
+        print(f"scripts/bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("scripts/bench: interrupted; every server was ended", file=sys.stderr)
+        return 130
+    machine = _machine(official)
+    print("\n".join(machine), table(rows), sep="\n\n")
+    missed = failed(rows)
+    print(f"\n{len(missed)} of {len([row for row in rows if row.reached is not None])} targets missed")
+    if options.write:
+        DOCUMENT.write_text(_document(rows, machine))
+        print(f"written: docs/{DOCUMENT.name}")
+    return 1 if missed and options.strict else 0
+
+
+sys.exit(main())
