@@ -33,7 +33,8 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 
 def explain_json(error: BaseException) -> dict[str, Any]:
-    """The same as fields: ``message``, ``exitCode``, and where known ``why``, ``fix``, ``code``, ``stage``, ``issues``."""
+    """The same as fields: ``message``, ``exitCode``, and where known ``why``, ``fix``, ``code``, ``stage``,
+    ``issues``."""
     error = _innermost(error)
     facts: dict[str, Any] = {"message": str(error) or type(error).__name__, "exitCode": FAILED}
     if isinstance(error, CallFailed):

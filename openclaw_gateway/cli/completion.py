@@ -1,4 +1,5 @@
-"""``openclaw completion``: the script a shell needs to complete our commands. It asks the same program, so it never ages."""
+"""``openclaw completion``: the script a shell needs to complete our commands. It asks the same program, so it never
+ages."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """How a command reaches the gateway: the shared options and one call on a fresh connection.
 
-Owns ``--url --token --password --port --timeout`` and who the command line says it is (spec wire.md section 2). It must not know
-what a method means.
-"""
+Owns ``--url --token --password --port --timeout`` and who the command line says it is (spec wire.md section 2). It
+must not know what a method means. """
 
 from __future__ import annotations
 
@@ -65,7 +64,8 @@ def reach_options(timeout_ms: int = 10_000) -> Callable[[_Command], _Command]:
 
 
 def call(reach: Reach, method: str, params: object = None, *, scopes: Sequence[str] = ("operator.read",)) -> Any:
-    """One request on a connection of its own: the decoded payload. Raises as `GatewayClient.call` and `open_client` do."""
+    """One request on a connection of its own: the decoded payload. Raises as `GatewayClient.call` and `open_client`
+    do."""
     return call_many(reach, [(method, params)], scopes=scopes)[0]
 
 

@@ -1,9 +1,9 @@
 """``gateway start``, ``stop``, ``restart``: one process, found by its lock, never by a guess.
 
-Owns the waiting and the verdicts (requirements LIFE-1 to LIFE-3, attack V49). It must not know what a gateway does. Invariants: only the
-verified holder of the lock of this state directory is ever signalled; ``start`` says within `VERDICT_SECONDS` what became of
-it; ``stop`` returns 0 only when the lock is free and the port is, and still is after `SETTLE_SECONDS`.
-"""
+Owns the waiting and the verdicts (requirements LIFE-1 to LIFE-3, attack V49). It must not know what a gateway does.
+Invariants: only the verified holder of the lock of this state directory is ever signalled; ``start`` says within
+`VERDICT_SECONDS` what became of it; ``stop`` returns 0 only when the lock is free and the port is, and still is after
+`SETTLE_SECONDS`. """
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import click
 from openclaw_gateway.cli.output import print_json, printable
 from openclaw_gateway.errors import GatewayError
 
-__all__ = ["restart", "start", "stop"]
+__all__ = ["end_holder", "restart", "start", "stop"]
 
 VERDICT_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 6.0  # the gateway itself stops within 5
@@ -201,7 +201,7 @@ def stop(force: bool, as_json: bool, disable: bool) -> None:
     if holder is None:
         _say(as_json, "No gateway runs here.", action="stop", ok=True, result="not-running")
         return
-    _end(holder, force=force)
+    end_holder(holder, force=force)
     _stays_free(directory, holder)
     _say(
         as_json,
@@ -210,7 +210,7 @@ def stop(force: bool, as_json: bool, disable: bool) -> None:
     )  # fmt: skip
 
 
-def _end(holder: Any, *, force: bool) -> None:
+def end_holder(holder: Any, *, force: bool) -> None:
     from openclaw_gateway.ops.instance import read_holder, signal_holder
 
     if holder.pid is None:
@@ -292,7 +292,7 @@ def restart(ctx: click.Context, force: bool, as_json: bool, safe: bool, wait: st
         ctx.invoke(start, port=None, bind=None, as_json=as_json)
         return
     if force or holder.pid is None or holder.stopped:
-        _end(holder, force=force)
+        end_holder(holder, force=force)
         ctx.invoke(start, port=None, bind=None, as_json=as_json)
         return
     if not signal_holder(holder, signal.SIGUSR1):

@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = 0
     except SystemExit:
         raise
-    except BaseException as error:  # noqa: BLE001  the last place that can turn an error into a sentence
+    except BaseException as error:
         if debug:
             raise
         text, code = tell(error)
@@ -78,7 +78,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _name_process() -> None:
-    """Show up as ``openclaw`` where only the short name is listed (top, pgrep); ``ps aux`` shows the arguments anyway."""
+    """Show up as ``openclaw`` where only the short name is listed (top, pgrep); ``ps aux`` shows the arguments
+    anyway."""
     try:
         fd = os.open("/proc/self/comm", os.O_WRONLY)
     except OSError:

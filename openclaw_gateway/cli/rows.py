@@ -1,8 +1,7 @@
 """How far one gets on the way to the gateway: process, port, HTTP, WebSocket, authentication, scope, each on its own.
 
-Owns the rows of ``status`` (requirement OBS-1). Invariant: "unreachable" is said only where TCP or HTTP fail; a refused secret is a
-gateway that is well and does not know us.
-"""
+Owns the rows of ``status`` (requirement OBS-1). Invariant: "unreachable" is said only where TCP or HTTP fail; a
+refused secret is a gateway that is well and does not know us. """
 
 from __future__ import annotations
 
@@ -99,11 +98,11 @@ def _look_at_process(journey: Journey) -> None:
 
 
 def _span(seconds: float) -> str:
-    if seconds < 120:  # noqa: PLR2004
+    if seconds < 120:
         return f"{max(seconds, 0):.0f} s"
-    if seconds < 7200:  # noqa: PLR2004
+    if seconds < 7200:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86400:.0f} d"  # noqa: PLR2004
+    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86400:.0f} d"
 
 
 async def _travel(journey: Journey, timeout: float, mode: str, methods: tuple[str, ...]) -> None:
@@ -117,7 +116,7 @@ async def _travel(journey: Journey, timeout: float, mode: str, methods: tuple[st
         journey.rows.append(Row("http", "failed", f"unreachable: {error.message}", error.fix))
         journey.rows += [Row(name, "unknown", "not tried") for name in ("websocket", "auth", "scope")]
         return
-    healthy = answer.status == 200  # noqa: PLR2004  OK
+    healthy = answer.status == 200
     text = f"/health {answer.status}"
     journey.rows.append(Row("http", "ok" if healthy else "failed", text, None if healthy else "openclaw logs"))
     await _shake_hands(journey, timeout, mode, methods)
@@ -157,8 +156,8 @@ async def _shake_hands(journey: Journey, timeout: float, mode: str, methods: tup
     journey.rows.append(Row("websocket", "ok", f"protocol {hello.protocol}, {journey.latency_ms} ms"))
     journey.rows.append(Row("auth", "ok", f"{hello.method or 'accepted'} ({_secret(target)})"))
     if refusals:
-        method, error = next(iter(refusals.items()))
-        journey.rows.append(Row("scope", "failed", f"{method}: {error}", "openclaw devices list"))
+        method, refused = next(iter(refusals.items()))
+        journey.rows.append(Row("scope", "failed", f"{method}: {refused}", "openclaw devices list"))
     else:
         journey.rows.append(Row("scope", "ok", ", ".join(hello.scopes) or "none"))
 

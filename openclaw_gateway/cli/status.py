@@ -123,8 +123,6 @@ def _as_json(journey: Any) -> dict[str, Any]:
         from openclaw_gateway.ops.log import log_path
 
         body["logFile"] = str(log_path(loaded.config.logging, loaded.config.state_dir) or "")
-    for method, answer in journey.answers.items():
-        if method != "status":
-            body[method] = answer
+    body.update({method: answer for method, answer in journey.answers.items() if method != "status"})
     body["environment"] = sorted(name for name in os.environ if name.startswith("OPENCLAW_"))
     return body

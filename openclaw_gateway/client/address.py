@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import attrs
+
 from openclaw_gateway.client.errors import ConnectFailed
 
 __all__ = ["GatewayAddress"]

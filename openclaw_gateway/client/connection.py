@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import msgspec
 import trio
+
 from openclaw_gateway.client.address import GatewayAddress
 from openclaw_gateway.client.dial import dial_stream, upgrade, upgrade_rejected
 from openclaw_gateway.client.errors import CallTimedOut, ClientClosed, ConnectFailed, Stage

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import trio
+
 from openclaw_gateway.client.address import GatewayAddress
 from openclaw_gateway.client.errors import ConnectFailed
 from openclaw_gateway.ops.log import escape
@@ -80,7 +81,7 @@ async def _dial_tcp(address: GatewayAddress) -> trio.SocketStream:
             ) from fault
         except OSError as fault:
             error = fault
-    assert error is not None  # noqa: S101  hosts is never empty
+    assert error is not None
     fix = "openclaw gateway start" if address.is_loopback else "check that it runs there, and any firewall in between"
     raise ConnectFailed(stage="tcp", url=address.url, message=_tcp_text(error), fix=fix) from error
 

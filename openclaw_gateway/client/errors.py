@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import attrs
+
 from openclaw_gateway.errors import GatewayError
 
 __all__ = ["STAGES", "CallTimedOut", "ClientClosed", "ConnectFailed", "Stage", "fix_for"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
+
 from openclaw_gateway.client.errors import ConnectFailed, Stage, fix_for
 from openclaw_gateway.client.identity import DeviceIdentity, v3_payload
 

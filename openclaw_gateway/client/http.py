@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 import trio
+
 from openclaw_gateway.client.address import GatewayAddress
 from openclaw_gateway.client.dial import dial_stream
 from openclaw_gateway.client.errors import ConnectFailed

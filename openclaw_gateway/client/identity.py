@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+
 from openclaw_gateway.errors import GatewayError
 
 if TYPE_CHECKING:

@@ -1,13 +1,14 @@
 """Which gateway a command speaks to, and with which secret.
 
-Owns the order of the sources for both, and the rule that a secret goes only where it belongs (attack V56): the secrets of the
-configuration and of the token file go to this host's own gateway, those of ``gateway.remote`` to the remote one; an address that
-was named by hand or by the environment gets only a secret that was named the same way. It must not dial.
+Owns the order of the sources for both, and the rule that a secret goes only where it belongs (attack V56): the
+secrets of the configuration and of the token file go to this host's own gateway, those of ``gateway.remote`` to the
+remote one; an address that was named by hand or by the environment gets only a secret that was named the same way. It
+must not dial.
 
-Address: ``--url`` > ``--port`` > ``OPENCLAW_GATEWAY_URL`` > ``gateway.remote.url`` (mode remote) > this host's gateway, always over
-loopback (requirements NET-6, PAIR-7) at the port that the running gateway holds, else the configured one.
-Secret of this host's gateway: flags, else what `config.secrets.resolve_auth` gives the server itself (requirement AUTH-1).
-"""
+Address: ``--url`` > ``--port`` > ``OPENCLAW_GATEWAY_URL`` > ``gateway.remote.url`` (mode remote) > this host's
+gateway, always over loopback (requirements NET-6, PAIR-7) at the port that the running gateway holds, else the
+configured one. Secret of this host's gateway: flags, else what `config.secrets.resolve_auth` gives the server itself
+(requirement AUTH-1). """
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ class Target:
 
 
 def local_host(config: GatewayConfig) -> str:
-    """The address at which this host reaches its own gateway: loopback, unless it is bound to one other address only."""
+    """The address at which this host reaches its own gateway: loopback, unless it is bound to one other address
+    only."""
     host = config.custom_bind_host if config.bind == "custom" else config.bind
     try:
         literal = ipaddress.ip_address(str(host))
@@ -88,14 +90,13 @@ def resolve_target(
     given = Credentials(token=token, password=password)
     if url is not None:
         return _named(url, "flag --url", given, "--token or --password", env=None)
-    if port is None and env.get(URL_VARIABLE, "").strip():
-        return _named(
-            env[URL_VARIABLE].strip(), f"environment {URL_VARIABLE}", given, f"set {TOKEN_VARIABLE} as well", env=env
-        )
+    named = env.get(URL_VARIABLE, "").strip()
+    if port is None and named:
+        return _named(named, f"environment {URL_VARIABLE}", given, f"set {TOKEN_VARIABLE} as well", env=env)
     loaded = load_config(env=env)
     config = loaded.config
-    if port is None and config.mode == "remote" and config.remote.url:
-        remote = config.remote
+    remote = config.remote
+    if port is None and config.mode == "remote" and remote.url is not None:
         configured = Credentials(token=remote.token, password=remote.password)
         chosen, source = _choose(given, configured, "config gateway.remote")
         return _target(
@@ -127,16 +128,16 @@ def _local_port(config: GatewayConfig, directory: Path, port: int | None) -> tup
 
 
 def _named(url: str, source: str, given: Credentials, advice: str, *, env: Mapping[str, str] | None) -> Target:
-    chosen, secret_source = _choose(given, Credentials(), "none")
-    if env is not None and secret_source == "none":
+    chosen, origin = _choose(given, Credentials(), "none")
+    if env is not None and origin == "none":
         from_env = Credentials(token=env.get(TOKEN_VARIABLE) or None, password=env.get(PASSWORD_VARIABLE) or None)
-        chosen, secret_source = _choose(Credentials(), from_env, f"environment {TOKEN_VARIABLE}/{PASSWORD_VARIABLE}")
+        chosen, origin = _choose(Credentials(), from_env, f"environment {TOKEN_VARIABLE}/{PASSWORD_VARIABLE}")
     if not chosen.to_wire():
         raise TargetError(
             f"the address from {source} needs a secret of its own: the configured one is not sent elsewhere",
             f"give {advice}" if env is None else advice,
         )
-    return _target(GatewayAddress.parse(url), source, chosen, secret_source, local=False, pin=None, loaded=None)
+    return _target(GatewayAddress.parse(url), source, chosen, origin, local=False, pin=None, loaded=None)
 
 
 def _choose(given: Credentials, otherwise: Credentials, source: str) -> tuple[Credentials, str]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
+
 from openclaw_gateway.ops.logconsole import ConsoleHandler
 from openclaw_gateway.ops.logfile import LogFileHandler
 
@@ -136,7 +137,7 @@ def escape(text: str, limit: int = MAX_VALUE_CHARS) -> str:
 def _clean(value: object) -> object:
     if isinstance(value, str):
         return escape(value)
-    if value is None or isinstance(value, (bool, int, float)):
+    if isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (list, tuple, set, frozenset)):
         items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
@@ -150,6 +151,8 @@ def _clean_all(fields: Mapping[str, object]) -> dict[str, object]:
     kept: dict[str, object] = {}
     dropped = 0
     for name, value in fields.items():
+        if value is None:
+            continue  # "not known" says nothing that its absence does not
         if name not in FIELDS or len(kept) >= MAX_FIELDS:
             dropped += 1
             continue

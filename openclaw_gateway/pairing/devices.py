@@ -261,7 +261,7 @@ class DeviceBook:
     def _apply_snapshot(self, snapshot: rows.Snapshot) -> None:
         self._devices = {}
         for record in snapshot.paired:
-            self._devices.setdefault(record.device_id, {})[record.role] = record
+            self._devices.setdefault(record.device_id, {})[record.role] = self._with_seen(record)
         self._pending = {(request.device_id, request.role): request for request in snapshot.pending}
         self._resolved = {resolution.request_id: resolution for resolution in snapshot.resolved}
         self._fault = None
@@ -284,10 +284,13 @@ class DeviceBook:
             self._remember(approval.resolved)
 
     def _apply_records(self, records: tuple[PairedDevice, ...]) -> None:
-        for record in records:
-            seen = self._seen.get((record.device_id, record.role))
-            newer = record if seen is None else attrs.evolve(record, last_seen_at_ms=seen[0], last_ip=seen[1])
-            self._devices.setdefault(record.device_id, {})[record.role] = newer
+        """``records`` are all of one device; what `touch` noted and nobody flushed yet is newer than the rows."""
+        if records:
+            self._devices[records[0].device_id] = {record.role: self._with_seen(record) for record in records}
+
+    def _with_seen(self, record: PairedDevice) -> PairedDevice:
+        seen = self._seen.get((record.device_id, record.role))
+        return record if seen is None else attrs.evolve(record, last_seen_at_ms=seen[0], last_ip=seen[1])
 
     def _remember(self, resolution: Resolution) -> None:
         self._resolved.pop(resolution.request_id, None)

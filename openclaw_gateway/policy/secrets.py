@@ -1,4 +1,4 @@
-"""Comparing secrets: the one place where a presented secret meets the expected one (V15).
+"""Comparing secrets: where a presented secret meets the gateway's own (V15).
 
 Pure. Invariants: the comparison is `hmac.compare_digest` over SHA-256 digests, so neither content nor length shows in
 its time; an expected secret that is missing matches nothing (V17); no outcome carries any of the text.

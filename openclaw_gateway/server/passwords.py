@@ -1,6 +1,6 @@
 """Checking a password against a bcrypt hash without stopping the loop.
 
-Owns the one thread hop outside store/ and discovery/ (docs/architecture.md says why): a bcrypt check takes 50 to 300
+Owns the one thread hop outside store/ and discovery/ (docs/discussion/architecture.md says why): a bcrypt check takes 50 to 300
 ms. One check runs at a time, so guessing costs the guesser and nobody else. A password that was right once is
 remembered as a keyed digest (never as itself), so that honest reconnects cost microseconds.
 

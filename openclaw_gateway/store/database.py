@@ -149,14 +149,7 @@ def _connect(files: DatabaseFiles) -> sqlite3.Connection:
         f"{files.database.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=BUSY_STEP_MS / 1000
     )
     try:
-        fault = backups.check(db)
-        found = version_of(db)
-        if fault is None and found > len(MIGRATIONS):
-            raise StoreTooNew(files.database, found, len(MIGRATIONS))
-        if fault is None and found == 0:
-            fault = "it has no tables"
-        if fault is not None:
-            raise _Damaged(fault)
+        _recognise(db, files.database)
         for pragma in (
             "journal_mode = WAL",
             "synchronous = FULL",  # NORMAL may lose the newest transactions at a power cut
@@ -176,6 +169,14 @@ def _connect(files: DatabaseFiles) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _recognise(db: sqlite3.Connection, path: Path) -> None:
+    fault, found = backups.check(db), version_of(db)
+    if fault is not None or found == 0:
+        raise _Damaged(fault or "it has no tables")
+    if found > len(MIGRATIONS):
+        raise StoreTooNew(path, found, len(MIGRATIONS))
 
 
 def _is_there(path: Path) -> bool:

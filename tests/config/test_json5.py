@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import json5 as json_five
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from openclaw_gateway.config.json5 import MAX_BYTES, MAX_DEPTH, Json5Error, Node, loads, parse
@@ -163,6 +164,8 @@ def test_every_way_of_writing_a_value_reads_the_same(document: tuple[Any, str]) 
 @settings(max_examples=60, deadline=None)
 def test_json_five_agrees(document: tuple[Any, str]) -> None:
     value, text = document
+    # json-five 1.1.2 leaves an escaped pair as two halves; ECMA-404 section 9 says that it is one character
+    assume(re.search(r"\\\\ud[89ab]", text, re.IGNORECASE) is None)
     assert json_five.loads(text) == loads(text) == value
 
 

@@ -44,7 +44,7 @@ def networks(*entries: str) -> NetworkSet:
 
 
 def peer_from(
-    address: str | None = "127.0.0.1", *, trusted: tuple[str, ...] = (), tls: bool = False, **headers: str
+    address: str | None = "127.0.0.1", *, trusted: tuple[str, ...] = (), tls: bool = False, **headers: Any
 ) -> Peer:
     """``headers`` by name with underscores; Host is 127.0.0.1:18789 unless given ("" leaves it out)."""
     given = {"host": "127.0.0.1:18789"} | {name.replace("_", "-"): value for name, value in headers.items()}

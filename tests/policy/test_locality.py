@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,7 +63,8 @@ def test_v13_another_host_is_not_local(host: str) -> None:
 @pytest.mark.parametrize("header", FORWARDING)
 @pytest.mark.parametrize("trusted", [(), ("localhost",)])
 def test_v13_any_forwarding_header_ends_locality(header: str, trusted: tuple[str, ...]) -> None:
-    peer = peer_from(trusted=trusted, **{header.lower().replace("-", "_"): "127.0.0.1"})
+    headers: dict[str, Any] = {header.lower().replace("-", "_"): "127.0.0.1"}
+    peer = peer_from(trusted=trusted, **headers)
     assert peer.forwarded
     assert not peer.direct_loopback
     assert peer.proxied_untrusted is (not trusted)

@@ -23,7 +23,7 @@ from tests.policy.builders import peer_from
 CONFIGURED = OriginRules(allowed=("https://claw.example.com", "http://box.lan:8080", "tauri://localhost"))
 
 
-def verdict(origin: str, peer: Peer | None = None, rules: OriginRules = CONFIGURED, **headers: str) -> OriginVerdict:
+def verdict(origin: str, peer: Peer | None = None, rules: OriginRules = CONFIGURED, **headers: Any) -> OriginVerdict:
     return check_origin(peer or peer_from(origin=origin, **headers), rules, client_is_ui=False)
 
 
@@ -199,7 +199,8 @@ def test_v4_cross_site_without_an_origin_is_refused() -> None:
 
 @pytest.mark.parametrize("host", ["evil.example:18789", "localhost.evil.example", ""])
 def test_v4_a_rebound_host_is_misdirected(host: str) -> None:
-    rebound = peer_from(host=host, **({"origin": f"http://{host}"} if host else {}))
+    page: dict[str, Any] = {"origin": f"http://{host}"} if host else {}
+    rebound = peer_from(host=host, **page)
     assert http(peer=rebound, bearer=False).status == 421
     assert http(peer=peer_from(host=host), bearer=False).status == 421
     if host:

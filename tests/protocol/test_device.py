@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+from typing import Any
 
 import attrs
 import pytest
@@ -102,7 +103,8 @@ def test_a_password_is_never_signed() -> None:
     ],
 )
 def test_v31_whatever_was_signed_cannot_be_changed(field: str, value: object) -> None:
-    changed = attrs.evolve(NODE, **{field: value})
+    changes: dict[str, Any] = {field: value}
+    changed = attrs.evolve(NODE, **changes)
     assert verdict(proof_for(NODE, "v3"), changed).fault == "device-signature"
 
 
@@ -115,7 +117,7 @@ def test_v31_whatever_was_signed_cannot_be_changed(field: str, value: object) ->
         {"role": "node|x"},
     ],
 )
-def test_fields_with_separators_in_them_are_refused_though_signed(change: dict[str, object]) -> None:
+def test_fields_with_separators_in_them_are_refused_though_signed(change: dict[str, Any]) -> None:
     params = attrs.evolve(NODE, **change)
     assert verdict(proof_for(params, "v3"), params).fault == "device-signature"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,8 @@ def test_row_is_complete_and_can_be_filled_in(key: str) -> None:
     assert row.meaning.endswith(".")
     assert row.fix
     used = {name for _, name, _, _ in string.Formatter().parse(row.message) if name}
-    error = wire_error(key, **{name: BLANKS.get(name, "x") for name in used})
+    blanks: dict[str, Any] = {name: BLANKS.get(name, "x") for name in used}
+    error = wire_error(key, **blanks)
     assert error.key == key
     assert "key" not in error.to_wire()
     assert "{" not in error.message.replace("${", "")

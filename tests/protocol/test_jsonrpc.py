@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0: calls, the seed's short form, batches, notifications, errors, and which dialect a frame speaks (C15)."""
+"""JSON-RPC 2.0: calls, the seed's short form, batches, notifications, errors, and which dialect a frame is (C15)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""protocol/ and policy/ are pure: no trio, clock, randomness, logging or files, not through any module of the package."""
+"""protocol/ and policy/ are pure: no trio, clock, randomness, logging or files, through no module of the package."""
 
 from __future__ import annotations
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import AsyncExitStack
+
 import pytest
 import trio
 from openclaw_gateway.config.schema import WebSocketConfig
+from openclaw_gateway.server import upgrade
 
 from .conftest import TOKEN, OpenServer
-from .rawclient import TEXT, RawClient, frame
+from .rawclient import CLOSE, PING, TEXT, RawClient, frame
 
 
 async def test_ws_accept_value_is_that_of_the_rfc_example(port: int) -> None:
@@ -144,19 +148,23 @@ async def test_v57_http2_preface_is_refused(port: int) -> None:
 
 
 async def test_ws_silence_before_authentication_ends_at_the_deadline(open_server: OpenServer) -> None:
-    async with open_server(handshake_timeout_ms=300) as port:
-        for upgraded in (True, False):
-            async with await RawClient.dial(port) as client:
-                begin = trio.current_time()
-                if upgraded:
-                    await client.upgrade()
-                    await client.read_challenge()
-                    close = await client.read_close()
-                    assert (close.close_code, close.payload[2:]) == (1000, b"")
-                else:
-                    while await client.stream.receive_some(1024):
-                        pass
-                assert trio.current_time() - begin < 5
+    async with open_server(handshake_timeout_ms=300) as port, await _stranger(port) as client:
+        with trio.fail_after(5):
+            close = await client.read_close()
+        assert (close.close_code, close.payload[2:]) == (1000, b"")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+async def test_v46_silence_before_the_upgrade_ends_at_the_deadline(
+    sent: bytes, open_server: OpenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upgrade.KEEP_ALIVE_SECONDS <= 15
+    monkeypatch.setattr(upgrade, "KEEP_ALIVE_SECONDS", 0.3)
+    async with open_server() as port, await RawClient.dial(port) as client:
+        await client.send(sent)
+        with trio.fail_after(5):
+            while await client.stream.receive_some(1024):
+                pass
 
 
 async def test_ws_dripping_bytes_do_not_extend_the_deadline(open_server: OpenServer) -> None:
@@ -176,71 +184,63 @@ async def test_ws_dripping_bytes_do_not_extend_the_deadline(open_server: OpenSer
             nursery.cancel_scope.cancel()
 
 
-async def _is_admitted(port: int) -> RawClient | None:
-    """An upgraded client, or None where the server refused the connection, the upgrade, or closed it with 1013."""
-    try:
-        client = await RawClient.dial(port)
-        await client.send(client.upgrade_request())
-        while b"\r\n\r\n" not in client.received:
-            data = await client.stream.receive_some(65_536)
-            if not data:
-                await trio.aclose_forcefully(client.stream)
-                return None
-            client.received += data
-        status, _ = await client.read_head()
-        if status != 101:
-            assert status in {429, 503}
-            await trio.aclose_forcefully(client.stream)
-            return None
-        got = await client.read_frame()
-        if got is None or got.opcode == 8:
-            assert got is None or got.close_code == 1013
-            await trio.aclose_forcefully(client.stream)
-            return None
-    except (OSError, trio.BrokenResourceError):
-        return None
+async def _stranger(port: int) -> RawClient:
+    client = await RawClient.dial(port)
+    await client.upgrade()
+    await client.read_challenge()
     return client
 
 
-async def _soon_admitted(port: int) -> RawClient:
-    """The server learns on its own time that a socket ended, so a place is asked for until there is one."""
-    with trio.fail_after(5):
-        while True:
-            client = await _is_admitted(port)
-            if client is not None:
-                return client
-            await trio.sleep(0.01)
+async def _is_dropped(client: RawClient) -> bool:
+    """Whether the server ended the connection; a ping tells, because the answer or the end comes at once."""
+    try:
+        await client.send(frame(PING, b"?"))
+        return await client.read_frame() is None
+    except (trio.BrokenResourceError, AssertionError):
+        return True
 
 
 async def test_v46_unauthenticated_sockets_of_one_address_are_capped(open_server: OpenServer) -> None:
     assert WebSocketConfig().unauthenticated_per_address == 32
-    async with open_server(unauthenticated_per_address=4) as port:
-        held = []
-        for _ in range(12):
-            client = await _is_admitted(port)
-            if client is not None:
-                held.append(client)
-        assert len(held) == 4
-        # A place that becomes free is given again, and those who authenticate do not hold one.
-        await trio.aclose_forcefully(held.pop().stream)
-        again = await _soon_admitted(port)
-        await again.send(frame(TEXT, again.connect_request(TOKEN)))
-        assert (await again.read_message())["ok"]
-        another = await _soon_admitted(port)
-        for client in (*held, again, another):
-            await trio.aclose_forcefully(client.stream)
+    async with open_server(unauthenticated_per_address=4) as port, AsyncExitStack() as stack:
+        admitted = await stack.enter_async_context(await RawClient.dial(port))
+        await admitted.hello(TOKEN)
+        strangers = [await stack.enter_async_context(await _stranger(port)) for _ in range(12)]
+        # A newcomer is always answered; room is made by those who have been silent for longest.
+        assert [await _is_dropped(stranger) for stranger in strangers] == [True] * 8 + [False] * 4
+        # Those who authenticated hold no place and are never dropped for one.
+        await admitted.assert_alive()
+        await strangers[-1].send(frame(TEXT, strangers[-1].connect_request(TOKEN)))
+        assert (await strangers[-1].read_message())["ok"]
+        await stack.enter_async_context(await _stranger(port))
+        assert not await _is_dropped(strangers[-2])
+
+
+async def test_v46_half_open_sockets_that_never_upgrade_count_too(open_server: OpenServer) -> None:
+    async with open_server(unauthenticated_per_address=4) as port, AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(await RawClient.dial(port)) for _ in range(12)]
+        client = await stack.enter_async_context(await RawClient.dial(port))
+        await client.hello(TOKEN)
+        with trio.fail_after(5):
+            for each in silent[:8]:
+                with contextlib.suppress(trio.BrokenResourceError):
+                    assert await each.stream.receive_some(1) == b""
 
 
 async def test_ws_connections_in_all_are_capped(open_server: OpenServer) -> None:
-    async with open_server(concurrent_connections=3) as port:
-        held = []
-        for _ in range(6):
-            client = await _is_admitted(port)
-            if client is not None:
-                await client.send(frame(TEXT, client.connect_request(TOKEN)))
-                assert (await client.read_message())["ok"]
-                held.append(client)
-        assert len(held) == 3
+    async with open_server(concurrent_connections=3) as port, AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(await RawClient.dial(port)) for _ in range(3)]
+        for client in held:
+            await client.hello(TOKEN)
+        async with await _stranger(port) as fourth:
+            await fourth.send(frame(TEXT, fourth.connect_request(TOKEN)))
+            reply = await fourth.read_message()
+            assert (reply["ok"], reply["error"]["code"], reply["error"]["retryable"]) == (False, "UNAVAILABLE", True)
+            assert (await fourth.read_close()).close_code == 1013
         for client in held:
             await client.assert_alive()
-            await trio.aclose_forcefully(client.stream)
+        # A place that becomes free is given again.
+        await held[0].send(frame(CLOSE))
+        await held[0].read_close()
+        async with await RawClient.dial(port) as again:
+            await again.hello(TOKEN)

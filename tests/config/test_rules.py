@@ -1,0 +1,133 @@
+"""Which settings may stand together."""
+
+from __future__ import annotations
+
+import pytest
+
+from openclaw_gateway.config import ConfigError
+from openclaw_gateway.config.rules import is_loopback_bind, password_faults
+from openclaw_gateway.config.schema import GatewayConfig, PasswordPolicy
+from tests.config.conftest import Home
+
+HASH = "$2b$10$" + "N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"
+LONG, SHORT = "t" * 24, "t" * 23
+
+
+@pytest.mark.parametrize(
+    ("mode", "auth", "allowed"),
+    [
+        ("funnel", '{type: "password", passwordHash: "%s"}' % HASH, True),
+        ("funnel", '{type: "password", password: "some-password", allowTailscale: true}', True),
+        ("funnel", '{type: "token", token: "%s", allowTailscale: false}' % LONG, True),
+        ("funnel", '{type: "token", allowTailscale: false}', True),
+        ("funnel", '{type: "token", token: "%s", allowTailscale: false}' % SHORT, False),
+        ("funnel", '{type: "token", token: "%s", allowTailscale: true}' % LONG, False),
+        ("funnel", '{type: "token", token: "%s"}' % LONG, False),
+        ("funnel", '{type: "none", allowTailscale: false}', False),
+        ("serve", '{type: "token", token: "%s"}' % LONG, True),
+        ("serve", '{type: "none"}', False),
+    ],
+)
+def test_c6_s129_s130_exposure_needs_authentication(home: Home, mode: str, auth: str, allowed: bool) -> None:
+    loaded = home.load('{gateway: {tailscale: {mode: "' + mode + '"}, auth: ' + auth + "}}")
+    assert loaded.config.tailscale.mode == (mode if allowed else "off")
+    assert loaded.degraded != allowed
+    assert [issue.path for issue in loaded.issues if issue.severity == "fallback"] == ([] if allowed else ["gateway.tailscale.mode"])
+
+
+@pytest.mark.parametrize(("bind", "allowed"), [("loopback", True), ("127.0.0.1", True), ("lan", False), ("0.0.0.0", False), ("auto", False)])
+def test_s128_exposure_needs_a_loopback_bind(home: Home, bind: str, allowed: bool) -> None:
+    loaded = home.load('{gateway: {bind: "' + bind + '", tailscale: {mode: "serve"}}}')
+    assert (loaded.config.tailscale.mode == "serve") == allowed
+    if not allowed:
+        assert loaded.issues[0].fix == "openclaw config set gateway.bind loopback"
+
+
+def test_c6_a_short_token_from_the_environment_counts_too(home: Home) -> None:
+    home.env["OPENCLAW_GATEWAY_TOKEN"] = SHORT
+    assert home.load('{gateway: {tailscale: {mode: "funnel"}, auth: {allowTailscale: false}}}').config.tailscale.mode == "off"
+
+
+def test_s117_one_port(home: Home) -> None:
+    loaded = home.load("{gateway: {port: 18789, transports: {http: {port: 8080}}}}")
+    assert loaded.config.transports.http.port is None
+    assert loaded.issues[0].path == "gateway.transports.http.port"
+    assert not home.load("{gateway: {port: 8080, transports: {http: {port: 8080}}}}").degraded
+
+
+def test_s151_s156_a_plaintext_password_is_held_to_the_policy(home: Home) -> None:
+    policy = "policy: {minLength: 12, requireUppercase: true, requireLowercase: true, requireNumbers: true, requireSymbols: true}"
+    with pytest.raises(ConfigError) as caught:
+        home.load('{gateway: {auth: {type: "password", password: "hunter2", ' + policy + "}}}")
+    said = str(caught.value)
+    for rule in ("minLength", "requireUppercase", "requireSymbols"):
+        assert rule in said
+    assert "requireNumbers" not in said
+    assert "hunter2" not in said
+    home.load('{gateway: {auth: {type: "password", password: "Hunter2-Hunter2", ' + policy + "}}}")
+    home.env["OPENCLAW_GATEWAY_PASSWORD"] = "hunter2"
+    with pytest.raises(ConfigError):
+        home.load('{gateway: {auth: {type: "password", ' + policy + "}}}")
+
+
+def test_password_policy_counts_letters_of_every_script() -> None:
+    policy = PasswordPolicy(min_length=1, require_uppercase=True, require_lowercase=True, require_numbers=True, require_symbols=True)
+    assert password_faults("Äß1-", policy) == ()
+    assert password_faults("äß1 ", policy) == ("requireUppercase", "requireSymbols")
+
+
+def test_s157_maxage_without_a_date_is_told(home: Home) -> None:
+    text = '{gateway: {auth: {type: "password", passwordHash: "' + HASH + '", policy: {maxAge: "90d"%s}}}}'
+    assert [issue.path for issue in home.load(text.replace("%s", "")).issues] == ["gateway.auth.passwordChangedAt"]
+    dated = text.replace("%s", "").replace("policy", 'passwordChangedAt: "2026-01-31", policy')
+    assert home.load(dated).issues == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{gateway: {auth: {type: "password"}}}',
+        '{gateway: {auth: {type: "trusted-proxy"}}}',
+        '{gateway: {auth: {type: "trusted-proxy"}, trustedProxies: ["proxy.local"]}}',
+        '{gateway: {auth: {type: "passwd"}}}',
+        '{gateway: {auth: {type: "password", passwordHash: "$2b$10$short"}}}',
+    ],
+)
+def test_unsafe_authentication_is_fatal(home: Home, text: str) -> None:
+    with pytest.raises(ConfigError):
+        home.load(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{gateway: {bind: "lan", auth: {type: "none"}}}',
+        '{gateway: {bind: "0.0.0.0"}}',
+        '{gateway: {auth: {type: "trusted-proxy"}, trustedProxies: ["127.0.0.1"]}}',
+        '{gateway: {auth: {type: "none"}}}',
+        '{gateway: {transports: {websocket: {enabled: false}, http: {enabled: false}}}}',
+    ],
+)
+def test_proxy4_nothing_that_is_safe_is_refused(home: Home, text: str) -> None:
+    assert not home.load(text).degraded
+
+
+@pytest.mark.parametrize(
+    ("bind", "host", "loopback"),
+    [("loopback", None, True), ("127.0.0.1", None, True), ("::1", None, True), ("127.9.9.9", None, True), ("custom", "127.0.0.1", True),
+     ("custom", "10.0.0.1", False), ("lan", None, False), ("auto", None, False), ("tailnet", None, False), ("::", None, False)],
+)  # fmt: skip
+def test_which_binds_are_loopback(bind: str, host: str | None, loopback: bool) -> None:
+    assert is_loopback_bind(GatewayConfig(bind=bind, custom_bind_host=host)) == loopback
+
+
+def test_custom_without_an_address_is_loopback(home: Home) -> None:
+    loaded = home.load('{gateway: {bind: "custom"}}')
+    assert (loaded.config.bind, loaded.degraded) == ("loopback", True)
+
+
+def test_proxy3_a_wide_trusted_network_is_told(home: Home) -> None:
+    loaded = home.load('{gateway: {trustedProxies: ["10.0.0.0/8", "localhost", "192.168.1.0/24"]}}')
+    (issue,) = loaded.issues
+    assert "10.0.0.0/8" in issue.message
+    assert "192.168" not in issue.message

@@ -1,0 +1,249 @@
+"""Laws of admission, over everything that can be measured (V10, V12, V22, V59, V60)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import attrs
+from hypothesis import assume, find, given, settings
+from hypothesis import strategies as st
+
+from openclaw_gateway.policy.admission import (
+    UNREADABLE,
+    AdmissionQuestion,
+    AdmissionRules,
+    Admitted,
+    AutoApproveRules,
+    DeviceTokenOutcome,
+    PairingNeeded,
+    Refused,
+    admit,
+    pairing_refusal,
+)
+from openclaw_gateway.policy.origin import OriginVerdict
+from openclaw_gateway.policy.secrets import SecretOutcome
+from openclaw_gateway.protocol.connect import (
+    CLIENT_IDS,
+    CLIENT_MODES,
+    ClientInfo,
+    ConnectAuth,
+    ConnectParams,
+)
+from openclaw_gateway.protocol.device import DeviceVerdict
+from openclaw_gateway.protocol.errors import ERRORS
+from openclaw_gateway.protocol.scopes import ADMIN, KNOWN_OPERATOR_SCOPES, satisfies
+from tests.policy.builders import LAN, LOCAL, NO_ORIGIN, PROOF, REMOTE, VERIFIED, Approval, networks, peer_from
+
+SECRET = "S3CRET-MARK"
+SCOPES = st.lists(st.sampled_from([*sorted(KNOWN_OPERATOR_SCOPES), "operator.other", "*", ""]), max_size=5).map(tuple)
+
+
+def mostly(good: Any, *others: Any) -> st.SearchStrategy[Any]:
+    """``good`` three times out of four: a question with one fault says more than one with five."""
+    return st.sampled_from([good] * 3 * len(others) + list(others))
+
+
+SECRETS = st.none() | st.just(SECRET) | st.just("")
+
+CLIENTS = st.builds(
+    ClientInfo,
+    id=st.sampled_from(sorted(CLIENT_IDS)),
+    mode=st.sampled_from(sorted(CLIENT_MODES)),
+    version=st.just("1"),
+    platform=st.just("linux"),
+    display_name=st.none() | st.sampled_from(["gateway:health", "admin"]),
+)
+PARAMS = st.builds(
+    ConnectParams,
+    min_protocol=mostly(4, 1, 3, 5),
+    max_protocol=mostly(4, 3, 6),
+    client=CLIENTS,
+    role=mostly("operator", "node", "node", "admin"),
+    scopes=SCOPES,
+    device=mostly(PROOF, None),
+    auth=st.builds(ConnectAuth, token=SECRETS, password=SECRETS, device_token=SECRETS, bootstrap_token=SECRETS),
+)
+RULES = st.builds(
+    AdmissionRules,
+    auth_type=mostly("token", "password", "none", "trusted-proxy"),
+    allow_query_token=st.booleans(),
+    legacy_v3=st.booleans(),
+    auto_approve=st.builds(
+        AutoApproveRules,
+        loopback=st.booleans(),
+        own_tailnet=st.booleans(),
+        lan=st.sampled_from([networks(), networks("192.168.0.0/16", "0.0.0.0/0")]),
+        shared_secret=st.sampled_from(["off", "baseline"]),
+    ),
+    own_tailnet_addresses=st.sampled_from([frozenset[str](), frozenset({"100.64.0.7"})]),
+)
+PEERS = st.sampled_from(
+    [
+        LOCAL,
+        LAN,
+        REMOTE,
+        peer_from("100.64.0.7", host="x"),
+        peer_from(x_forwarded_for="127.0.0.1"),
+        peer_from(host="a.b"),
+    ]
+)
+ORIGINS = mostly(NO_ORIGIN, OriginVerdict(ok=False, reason="origin is not allowed", browser=True))
+APPROVALS = st.builds(
+    Approval,
+    device_id=mostly(VERIFIED.device_id, "ff" * 32),
+    role=mostly("operator", "node"),
+    scopes=SCOPES,
+)
+PAIRINGS = st.sampled_from([0, 0, 1, 1, 1, 2]).flatmap(lambda kind: (st.none(), APPROVALS, st.just(UNREADABLE))[kind])
+QUESTIONS = st.builds(
+    AdmissionQuestion,
+    params=PARAMS,
+    peer=PEERS,
+    rules=RULES,
+    origin=ORIGINS,
+    secret=mostly(SecretOutcome.MATCH, *SecretOutcome),
+    secret_via=st.sampled_from([None, "token", "password", "query", "bearer"]),
+    locked_for=st.floats(0, 300),
+    device=mostly(VERIFIED, DeviceVerdict(ok=False, fault="device-signature"), None),
+    device_token=mostly(DeviceTokenOutcome.MATCH, *DeviceTokenOutcome),
+    pairing=PAIRINGS,
+    approved_roles=st.sampled_from([(), ("operator",), ("node", "operator")]),
+    revoked=mostly(False, True),
+    transport=st.sampled_from(["websocket", "http"]),
+)
+
+
+def server_grant(q: AdmissionQuestion, verdict: Admitted) -> frozenset[str]:
+    """What the server itself would give at most, by another way of thinking than the code's."""
+    if q.params.role != "operator":
+        return frozenset()
+    if verdict.device_id is None or verdict.pair_silently:
+        baseline_only = not q.peer.direct_loopback and q.peer.address not in q.rules.own_tailnet_addresses
+        return frozenset({"operator.read", "operator.write"}) if baseline_only else KNOWN_OPERATOR_SCOPES
+    assert isinstance(q.pairing, Approval)
+    approved = frozenset(q.pairing.scopes)
+    return frozenset(scope for scope in KNOWN_OPERATOR_SCOPES if satisfies(approved, scope))
+
+
+@settings(max_examples=600)
+@given(QUESTIONS)
+def test_v10_v22_a_grant_is_within_what_was_asked_and_what_the_server_gives(q: AdmissionQuestion) -> None:
+    verdict = admit(q)
+    if isinstance(verdict, Admitted):
+        asked = frozenset(q.params.scopes)
+        assert all(satisfies(asked, scope) for scope in verdict.scopes)
+        assert set(verdict.scopes) <= server_grant(q, verdict)
+        assert verdict.role == q.params.role
+        if not asked:
+            assert verdict.scopes == ()
+        if ADMIN not in asked:
+            assert set(verdict.scopes) <= asked | {"operator.read"}
+
+
+@settings(max_examples=600)
+@given(QUESTIONS)
+def test_v59_nobody_gets_past_a_credential_that_does_not_hold(q: AdmissionQuestion) -> None:
+    verdict = admit(q)
+    if isinstance(verdict, Refused):
+        return
+    secret = q.rules.auth_type == "none" or q.secret is SecretOutcome.MATCH
+    token = q.device_token is DeviceTokenOutcome.MATCH and isinstance(q.pairing, Approval) and not q.revoked
+    assert secret or token
+    assert q.origin.ok
+    if verdict.device_id is None:
+        assert q.peer.direct_loopback
+        assert secret
+    else:
+        assert q.device is VERIFIED
+        assert q.pairing is not UNREADABLE
+
+
+def rank(verdict: Admitted | PairingNeeded | Refused) -> tuple[int, frozenset[str]]:
+    if isinstance(verdict, Admitted):
+        return 2, frozenset(verdict.scopes)
+    return (1, frozenset()) if isinstance(verdict, PairingNeeded) else (0, frozenset())
+
+
+@settings(max_examples=600)
+@given(QUESTIONS, CLIENTS)
+def test_v12_what_a_client_says_it_is_opens_no_door(q: AdmissionQuestion, other: ClientInfo) -> None:
+    # A mode may let protocol 3 in where it is off for the rest; that is a language, not a right.
+    assume(q.params.min_protocol <= 4 <= q.params.max_protocol)
+    plain = ClientInfo(id="test", mode="test", version="1", platform="linux")
+    with_plain, outcome = rank(admit(with_client(q, plain))), rank(admit(with_client(q, other)))
+    assert outcome[0] == with_plain[0]
+    assert outcome[1] <= with_plain[1]
+    if other.mode != "probe":
+        assert outcome == with_plain
+
+
+def with_client(q: AdmissionQuestion, client: ClientInfo) -> AdmissionQuestion:
+    return attrs.evolve(q, params=attrs.evolve(q.params, client=client))
+
+
+@settings(max_examples=400)
+@given(QUESTIONS)
+def test_v60_an_unreadable_book_admits_no_device(q: AdmissionQuestion) -> None:
+    verdict = admit(attrs.evolve(q, pairing=UNREADABLE, device=VERIFIED, params=attrs.evolve(q.params, device=PROOF)))
+    assert isinstance(verdict, Refused)
+    if q.secret is SecretOutcome.MATCH and verdict.error.key not in (
+        "protocol-mismatch",
+        "invalid-role",
+        "origin-not-allowed",
+    ):
+        assert verdict.error.retryable
+
+
+@settings(max_examples=600)
+@given(QUESTIONS)
+def test_no_verdict_holds_a_credential_and_every_refusal_is_a_row_with_a_hint(q: AdmissionQuestion) -> None:
+    verdict = admit(q)
+    if isinstance(verdict, PairingNeeded):
+        assert SECRET not in repr(verdict)
+        verdict = pairing_refusal(verdict, "r")
+    assert SECRET not in repr(verdict)
+    assert all(step.isprintable() for step in verdict.trail)
+    if isinstance(verdict, Refused):
+        wire: dict[str, Any] = json.loads(json.dumps(verdict.error.to_wire()))
+        assert verdict.error.key in ERRORS
+        assert wire["details"]["remediationHint"]
+        assert verdict.close.code == ERRORS[verdict.error.key].close
+        assert 400 <= verdict.http_status < 600
+
+
+@settings(max_examples=400)
+@given(QUESTIONS)
+def test_v14_only_wrong_credentials_are_counted(q: AdmissionQuestion) -> None:
+    verdict = admit(q)
+    if isinstance(verdict, Refused) and verdict.counts is not None:
+        assert q.secret is not SecretOutcome.MATCH
+        assert q.rules.auth_type != "none"
+    wrong = {SecretOutcome.MISMATCH, SecretOutcome.MALFORMED, SecretOutcome.LOOKS_LIKE_SETUP_CODE}
+    compared = q.secret in wrong and q.rules.auth_type != "none" and isinstance(verdict, Refused)
+    if (
+        compared
+        and isinstance(verdict, Refused)
+        and verdict.error.key
+        not in (
+            "protocol-mismatch",
+            "invalid-role",
+            "origin-not-allowed",
+            "pairing-unreadable",
+            "auth-scope-mismatch",
+        )
+    ):
+        assert verdict.counts is not None
+
+
+def test_the_questions_reach_every_kind_of_verdict() -> None:
+    for wanted in (
+        lambda v: isinstance(v, Admitted) and v.device_id is None and v.scopes,
+        lambda v: isinstance(v, Admitted) and v.pair_silently and v.scopes,
+        lambda v: isinstance(v, Admitted) and v.method == "device-token" and v.scopes,
+        lambda v: isinstance(v, Admitted) and v.upgrade_scopes,
+        lambda v: isinstance(v, PairingNeeded) and v.reason == "scope-upgrade",
+        lambda v: isinstance(v, PairingNeeded) and v.reason == "role-upgrade",
+        lambda v: isinstance(v, Refused) and v.error.key == "auth-scope-mismatch",
+    ):
+        find(QUESTIONS, lambda q, wanted=wanted: bool(wanted(admit(q))), settings=settings(max_examples=20_000))
