@@ -84,14 +84,12 @@ class _Listening:
     """The open listeners of one bind; replaced as a whole when port or bind change."""
 
     sockets: list[socket.socket]
-    scope: trio.CancelScope
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         return [sock.getsockname()[:2] for sock in self.sockets]
 
     def close(self) -> None:
-        self.scope.cancel()
         for sock in self.sockets:
             trio.lowlevel.notify_closing(sock)
             sock.close()
@@ -109,8 +107,10 @@ class Gateway:
         loaded: LoadedConfig | None,
         env: Mapping[str, str],
         overrides: Mapping[str, Any] | None,
+        listen: bool,
     ) -> None:
         self.config = config
+        self._listen = listen
         self._env = env
         self._overrides = overrides
         self.auth = auth
@@ -162,7 +162,7 @@ class Gateway:
         self.drained = trio.Event()
         self.stop_reason = "gateway stopping"
         self._register_methods()
-        add_probes(self._http, self.health, started=lambda: self._listening is not None, draining=self._stop.is_set)
+        add_probes(self._http, self.health, started=lambda: self._connections is not None, draining=self._stop.is_set)
 
     # --- what an embedding program uses
 
@@ -199,8 +199,13 @@ class Gateway:
     async def serve_stream(self, stream: trio.abc.Stream, *, peer: tuple[str, int] = ("unknown", 0)) -> None:
         """Serve one connection over any stream (in-memory, a tunnel's end) until it ends. ``peer`` is where it comes
         from.
+
+        Cancelling ends the connection, with a Close frame where it is a WebSocket. The stream is closed on return.
         """
-        await self._server.serve(StreamWire(stream, peer))
+        try:
+            await self._server.serve(StreamWire(stream, peer))
+        finally:
+            await trio.aclose_forcefully(stream)
 
     def apply(self, config: GatewayConfig, auth: ResolvedAuth, loaded: LoadedConfig | None = None) -> None:
         """Use another configuration from now on (CFG-3). Listeners are re-opened only when port or bind changed.
@@ -208,11 +213,7 @@ class Gateway:
         Connections stay, except those that came in with a shared secret that is no longer the secret (V16). Raises
         `BindFailed` before anything changed where the new address cannot be listened on.
         """
-        if (config.port, config.bind, config.custom_bind_host) != (
-            self.config.port,
-            self.config.bind,
-            self.config.custom_bind_host,
-        ):
+        if self._listen and _address(config) != _address(self.config):
             self._rebind(config)
         before, self.config, self.auth, self.loaded = self.auth, config, auth, loaded
         self.gatekeeper.configure(rules.gatekeeper_rules(config, auth, own_tailnet=self._tailnet))
@@ -278,7 +279,7 @@ class Gateway:
         )
         logs.register(self.rpc, path=log_path(config.logging, config.state_dir))
         peers.register(self.rpc, book=self._book, registry=self._core.registry)
-        configuration.register(self.rpc, current=lambda: self.loaded)
+        configuration.register(self.rpc, current=lambda: self.loaded, env=self._env, overrides=self._overrides)
         self.rpc.declare("agent.send", scope="operator.write")
 
     def _close_shared_secret_sessions(self) -> None:
@@ -289,17 +290,25 @@ class Gateway:
     # --- listening
 
     def _rebind(self, config: GatewayConfig) -> None:
-        connections = self._connections
-        assert connections is not None
-        before = self._listening
-        if before is not None and config.port == self.config.port:
-            before.close()  # the same port on other addresses: the old sockets would be in the way
-        fresh = _Listening(open_listening_sockets(bind_addresses(config), config.port), trio.CancelScope())
-        self._listening = fresh
-        if before is not None and config.port != self.config.port:
-            before.close()
-        for sock in fresh.sockets:
-            connections.start_soon(serve_accepts, sock, self._server.serve, connections)
+        hosts, before = bind_addresses(config), self._listening
+        if before is None or config.port != self.config.port:
+            self._accept(open_listening_sockets(hosts, config.port))
+            if before is not None:
+                before.close()
+            return
+        old = before.addresses
+        before.close()  # the same port on other addresses: the old sockets would be in the way
+        try:
+            self._accept(open_listening_sockets(hosts, old[0][1]))
+        except BindFailed:
+            self._accept(open_listening_sockets([host for host, _ in old], old[0][1]))
+            raise
+
+    def _accept(self, sockets: list[socket.socket]) -> None:
+        assert self._connections is not None
+        self._listening = _Listening(sockets)
+        for sock in sockets:
+            self._connections.start_soon(serve_accepts, sock, self._server.serve, self._connections)
         for url in self.urls:
             log.info("listening", url=url)
 
@@ -310,7 +319,8 @@ class Gateway:
         try:
             async with trio.open_nursery() as connections:
                 self._connections = connections
-                self._rebind(self.config)
+                if self._listen:
+                    self._rebind(self.config)
                 task_status.started()
                 await self._stop.wait()
                 await self._drain(connections)
@@ -350,7 +360,7 @@ class Gateway:
                     ("pairing", partial(self._book.supervise_upkeep, self._publish_all)),
                 ):
                     nursery.start_soon(supervise, name, task, partial(self.health.set, name))
-                nursery.start_soon(self._self_probe)
+                nursery.start_soon(watch_accepts, self._probe_address)
                 if self.loaded is not None:
                     nursery.start_soon(supervise, "config", self._watch_config, partial(self.health.set, "config"))
         finally:
@@ -397,10 +407,15 @@ class Gateway:
             await trio.sleep(HEALTH_EVENT_SECONDS)
             self._health_changed()
 
-    async def _self_probe(self) -> None:
-        if self._listening is not None:
-            host, port = self._listening.addresses[0]
-            await watch_accepts(("127.0.0.1" if host == "0.0.0.0" else host, port))  # noqa: S104 - compared, not bound
+    def _probe_address(self) -> tuple[str, int] | None:
+        if self._listening is None:
+            return None
+        host, port = self._listening.addresses[0]
+        return ("127.0.0.1" if host == "0.0.0.0" else host, port)  # noqa: S104 - compared, not bound
+
+
+def _address(config: GatewayConfig) -> tuple[object, ...]:
+    return (config.port, config.bind, config.custom_bind_host)
 
 
 def _heartbeat_seconds(config: GatewayConfig) -> dict[str, float]:
@@ -420,12 +435,14 @@ async def open_gateway(
     loaded: LoadedConfig | None = None,
     overrides: Mapping[str, Any] | None = None,
     env: Mapping[str, str] | None = None,
+    listen: bool = True,
 ) -> AsyncIterator[Gateway]:
     """Open a gateway: listening on entry, drained on exit.
 
     ``config`` defaults to a private gateway on the standard port that keeps nothing on disk. A caller that loaded
     openclaw.json itself (the command line does) passes ``loaded``, and the ``overrides`` it was loaded with: then the
-    file is watched and changes are taken over.
+    file is watched and changes are taken over. With ``listen=False`` no port is opened: connections come only through
+    `Gateway.serve_stream`.
 
     Raises `ConfigError` (no usable secret), `BindFailed`, `StoreError`, `StateDirUnsafe`. A cancellation from outside
     still drains, within `STOP_SECONDS`. Tasks of the caller may use the gateway from anywhere in the same Trio run
@@ -444,7 +461,9 @@ async def open_gateway(
             alive = trio.CancelScope(shield=True)
             try:
                 gateway = await tiers.start(
-                    _serve_tiers, alive, partial(Gateway, config, auth, loaded=loaded, env=env, overrides=overrides)
+                    _serve_tiers,
+                    alive,
+                    partial(Gateway, config, auth, loaded=loaded, env=env, overrides=overrides, listen=listen),
                 )
                 try:
                     yield gateway
@@ -470,6 +489,8 @@ async def _serve_tiers(
             open_store(config.state_dir) as store,
             open_device_book(store, clock=now_ms, tokens=tokens, request_ttl_ms=config.pairing.request_ttl_ms) as book,
         ):
+            if store.recovery is not None:
+                log.error("the database was damaged; a backup was put back", reason=store.recovery.reason, backup=str(store.recovery.restored_from))
             gateway = make(book)
             async with trio.open_nursery() as services:
                 await services.start(gateway.serve_until_drained)

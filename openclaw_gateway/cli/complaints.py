@@ -36,6 +36,14 @@ def explain_json(error: BaseException) -> dict[str, Any]:
     """The same as fields: ``message``, ``exitCode``, and where known ``why``, ``fix``, ``code``, ``stage``,
     ``issues``."""
     error = _innermost(error)
+    facts = _facts(error)
+    notes = getattr(error, "__notes__", None)
+    if notes:
+        facts["why"] = "; ".join(notes)
+    return facts
+
+
+def _facts(error: BaseException) -> dict[str, Any]:
     facts: dict[str, Any] = {"message": str(error) or type(error).__name__, "exitCode": FAILED}
     if isinstance(error, CallFailed):
         from openclaw_gateway.client.errors import fix_for

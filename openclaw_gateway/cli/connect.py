@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import attrs
 import click
 
+from openclaw_gateway._version import __version__
+
 __all__ = ["Reach", "call", "call_many", "reach_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-VERSION = "0.1.0"
 
 
 @attrs.frozen
@@ -86,7 +87,7 @@ def call_many(
             scopes=scopes,
             client_id="cli",
             mode="cli",
-            version=VERSION,
+            version=__version__,
             tls_fingerprint=target.tls_fingerprint,
             allow_insecure=target.local,
             timeout=reach.timeout,

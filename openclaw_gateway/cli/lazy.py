@@ -37,7 +37,9 @@ class LazyGroup(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if self._default is not None and (not args or args[0].startswith("-")) and not {"--help", "-h"} & set(args[:1]):
+        alone = not args or (args[0].startswith("-") and args[0] not in {"--help", "-h"})
+        # Completion parses what is not finished yet: nothing is meant by it so far.
+        if self._default is not None and alone and not ctx.resilient_parsing:
             args = [self._default, *args]
         return super().parse_args(ctx, args)
 

@@ -24,6 +24,7 @@ __all__ = ["end_holder", "restart", "start", "stop"]
 
 VERDICT_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 6.0  # the gateway itself stops within 5
+SUSPENDED_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 3.0
 _OUT_LINES: Final = 12
 _PROBE_SECONDS: Final = 0.5
@@ -222,12 +223,14 @@ def end_holder(holder: Any, *, force: bool) -> None:
         raise LifeError("another gateway took over in the meantime; nothing was signalled", "openclaw gateway stop")
     if holder.stopped and force:
         signal_holder(holder, signal.SIGKILL)
-    if _released(holder, STOP_SECONDS):
+    # What is suspended does not even hear the request; waiting the whole time for it would help nobody.
+    patience = SUSPENDED_SECONDS if holder.stopped else STOP_SECONDS
+    if _released(holder, patience):
         return
     if not force:
         hint = f"kill -CONT {holder.pid}, or: " if holder.stopped else ""
         raise LifeError(
-            f"process {holder.pid} was asked to stop and has not within {STOP_SECONDS:g} s"
+            f"process {holder.pid} was asked to stop and has not within {patience:g} s"
             + (" (it is suspended)" if holder.stopped else ""),
             f"{hint}openclaw gateway stop --force",
         )

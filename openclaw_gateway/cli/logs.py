@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from openclaw_gateway._version import __version__
 from openclaw_gateway.cli.connect import Reach, reach_options
 from openclaw_gateway.cli.output import printable
+
+if TYPE_CHECKING:
+    from openclaw_gateway.client import GatewayClient
 
 __all__ = ["logs", "render"]
 
@@ -44,66 +48,84 @@ def logs(
 
     coloured = sys.stdout.isatty() and not (plain or no_color or os.environ.get("NO_COLOR"))
 
-    async def show() -> None:
-        async for answer in _answers(reach, follow, limit, max_bytes, interval / 1000):
-            if answer.get("reset") and not as_json:
-                click.echo("-- the log was rotated --", err=True)
-            for line in answer.get("lines") or ():
-                click.echo(_as_json(line) if as_json else render(line, utc=utc, coloured=coloured))
-            sys.stdout.flush()
+    def show(answer: dict[str, Any]) -> None:
+        if answer.get("reset") and not as_json:
+            click.echo("-- the log was rotated --", err=True)
+        for line in answer.get("lines") or ():
+            click.echo(_as_json(line) if as_json else render(line, utc=utc, coloured=coloured))
+        sys.stdout.flush()
 
-    trio.run(show)
+    source = _Source(reach, limit, max_bytes)
+    trio.run(source.follow if follow else source.once, show, interval / 1000)
 
 
-async def _answers(
-    reach: Reach, follow: bool, limit: int, max_bytes: int, interval: float
-) -> AsyncIterator[dict[str, Any]]:
-    """The answers of logs.tail, one after the other; a connection that breaks is made again while following."""
-    import trio
+class _Source:
+    """Where the lines come from: the gateway, or while it is down the file of this host's gateway."""
 
-    from openclaw_gateway.client import CallTimedOut, ClientClosed, ConnectFailed, open_client
+    def __init__(self, reach: Reach, limit: int, max_bytes: int) -> None:
+        self._timeout = reach.timeout
+        self._target = reach.target()
+        self._params: dict[str, Any] = {"limit": limit, "maxBytes": max_bytes}
+        self._told = False
 
-    target = reach.target()
-    cursor: int | None = None
-    told = False
-    async with AsyncExitStack() as stack:
-        client = None
+    async def once(self, show: Callable[[dict[str, Any]], None], interval: float) -> None:
+        """The lines there are now."""
+        try:
+            async with self._connect() as client:
+                show(await client.call("logs.tail", self._params, timeout=self._timeout))
+        except Exception as error:
+            if not self._is_gone(error) or not self._target.local:
+                raise
+            self._from_file(show)
+
+    async def follow(self, show: Callable[[dict[str, Any]], None], interval: float) -> None:
+        """Never returns. A connection that breaks is made again; until then the file is read."""
+        import trio
+
         while True:
-            params: dict[str, Any] = {"limit": limit, "maxBytes": max_bytes}
-            if cursor is not None:
-                params["cursor"] = cursor
-            answer: dict[str, Any] | None = None
             try:
-                if client is None or client.closed is not None:
-                    await stack.aclose()
-                    client = await stack.enter_async_context(
-                        open_client(
-                            target.url, auth=target.credentials, client_id="cli", mode="cli",
-                            tls_fingerprint=target.tls_fingerprint, allow_insecure=target.local, timeout=reach.timeout,
-                        )
-                    )  # fmt: skip
-                answer = await client.call("logs.tail", params, timeout=reach.timeout)
-            except (ConnectFailed, ClientClosed, CallTimedOut) as error:
-                client = None
-                gone = not isinstance(error, ConnectFailed) or error.stage in {"tcp", "http", "websocket"}
-                if not gone or not (target.local or follow):
+                async with self._connect() as client:
+                    self._told = False
+                    while True:
+                        answer = await client.call("logs.tail", self._params, timeout=self._timeout)
+                        self._params["cursor"] = answer["cursor"]
+                        show(answer)
+                        await trio.sleep(interval)
+            except Exception as error:
+                if not self._is_gone(error):
                     raise
-                if target.local:
-                    answer = _from_file(target, params)
-                if not told:
-                    click.echo(
-                        "-- the gateway does not answer; this is its file --" if target.local
-                        else "-- the gateway does not answer; waiting --", err=True,
-                    )  # fmt: skip
-                    told = True
+            if self._target.local:
+                self._from_file(show)
             else:
-                told = False
-            if answer is not None:
-                cursor = answer["cursor"]
-                yield answer
-            if not follow:
-                return
+                self._tell("-- the gateway does not answer; waiting --")
             await trio.sleep(interval)
+
+    def _connect(self) -> AbstractAsyncContextManager[GatewayClient]:
+        from openclaw_gateway.client import open_client
+
+        target = self._target
+        return open_client(
+            target.url, auth=target.credentials, client_id="cli", mode="cli", version=__version__,
+            tls_fingerprint=target.tls_fingerprint, allow_insecure=target.local, timeout=self._timeout,
+        )  # fmt: skip
+
+    def _is_gone(self, error: Exception) -> bool:
+        from openclaw_gateway.client import CallTimedOut, ClientClosed, ConnectFailed
+
+        if isinstance(error, ConnectFailed):
+            return error.stage in {"tcp", "http", "websocket"}
+        return isinstance(error, (ClientClosed, CallTimedOut))
+
+    def _tell(self, text: str) -> None:
+        if not self._told:
+            click.echo(text, err=True)
+        self._told = True
+
+    def _from_file(self, show: Callable[[dict[str, Any]], None]) -> None:
+        self._tell("-- the gateway does not answer; this is its file --")
+        answer = _from_file(self._target, self._params)
+        self._params["cursor"] = answer["cursor"]
+        show(answer)
 
 
 def _from_file(target: Any, params: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from openclaw_gateway._version import __version__
 from openclaw_gateway.cli.lazy import LazyGroup
 
 __all__ = ["cli", "main", "tell"]
@@ -35,7 +36,7 @@ _HERE = "openclaw_gateway.cli"
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a configuration that must not be retried.",
 )
 @click.option("--debug", is_flag=True, envvar="OPENCLAW_DEBUG", help="On an error, show the traceback too.")
-@click.version_option(package_name="openclaw-gateway", prog_name="openclaw", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="openclaw", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """The network hub of OpenClaw: one process, one port."""

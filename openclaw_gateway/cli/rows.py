@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from openclaw_gateway._version import __version__
 from openclaw_gateway.client.errors import STAGES, ConnectFailed
 
 if TYPE_CHECKING:
@@ -125,7 +126,6 @@ async def _travel(journey: Journey, timeout: float, mode: str, methods: tuple[st
 async def _shake_hands(journey: Journey, timeout: float, mode: str, methods: tuple[str, ...]) -> None:
     import trio
 
-    from openclaw_gateway.cli.connect import VERSION
     from openclaw_gateway.client import CallFailed, CallTimedOut, ClientClosed, open_client
 
     target = journey.target
@@ -133,7 +133,7 @@ async def _shake_hands(journey: Journey, timeout: float, mode: str, methods: tup
     refusals: dict[str, Any] = {}
     try:
         async with open_client(
-            target.url, auth=target.credentials, client_id="cli", mode=mode, version=VERSION, timeout=timeout,
+            target.url, auth=target.credentials, client_id="cli", mode=mode, version=__version__, timeout=timeout,
             tls_fingerprint=target.tls_fingerprint, allow_insecure=target.local,
         ) as client:  # fmt: skip
             journey.latency_ms = round((time.monotonic() - started) * 1000)

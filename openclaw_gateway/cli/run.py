@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from openclaw_gateway._version import __version__
+
 if TYPE_CHECKING:
     from openclaw_gateway.app import Gateway
     from openclaw_gateway.config.load import LoadedConfig
@@ -76,8 +78,6 @@ def run(
     logging = attrs.evolve(
         logging, console=logging.console and not detached, level="debug" if verbose else logging.level
     )
-    from openclaw_gateway import __version__
-
     with (
         InstanceLock.acquire(directory, bind=loaded.config.bind, version=__version__) as lock,
         open_log(logging, loaded.config.state_dir) as log,

@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 import click
 
-from openclaw_gateway.cli.connect import VERSION, Reach, reach_options
+from openclaw_gateway._version import __version__
+from openclaw_gateway.cli.connect import Reach, reach_options
 from openclaw_gateway.cli.output import colour, print_json, printable
 
 __all__ = ["status"]
@@ -78,7 +79,7 @@ def _as_json(journey: Any) -> dict[str, Any]:
     body.setdefault("sessions", {"byAgent": []})
     holder = journey.holder
     body.update(
-        cli={"version": VERSION},
+        cli={"version": __version__},
         ok=journey.ok,
         reachable=journey.reachable,
         rows=[attrs.asdict(row) for row in journey.rows],

@@ -22,6 +22,7 @@ import attrs
 import msgspec
 import trio
 
+from openclaw_gateway._version import __version__
 from openclaw_gateway.client.address import GatewayAddress
 from openclaw_gateway.client.dial import dial_stream, upgrade, upgrade_rejected
 from openclaw_gateway.client.errors import CallTimedOut, ClientClosed, ConnectFailed, Stage
@@ -320,7 +321,7 @@ async def open_client(
     scopes: Sequence[str] = ("operator.read",),
     client_id: str = "gateway-client",
     mode: str = "backend",
-    version: str = "0.1.0",
+    version: str = __version__,
     display_name: str | None = None,
     caps: Sequence[str] = (),
     commands: Sequence[str] = (),

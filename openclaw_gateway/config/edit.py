@@ -25,7 +25,7 @@ __all__ = ["EditError", "merge_patch", "parse_path", "set_value", "unset_value"]
 
 _STEP: Final = re.compile(r"""\.?(?:([^.\[\]"']+)|\[(\d+)\]|\["([^"\]]*)"\]|\['([^'\]]*)'\])""")
 _MAX_STEPS: Final = 32
-_SAME_LINE: Final = re.compile(r"[ \t]*(?:/\*[^\n\r]*?\*/[ \t]*)*(?://[^\n\r]*)?(?=\r?\n|\r|\Z)")
+_SAME_LINE: Final = re.compile(r"[ \t]*(?:/\*(?:(?!\*/)[^\n\r])*\*/[ \t]*)*(?://[^\n\r]*)?(?=\r?\n|\r|\Z)")
 
 
 @attrs.define(eq=False)

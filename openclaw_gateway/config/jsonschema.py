@@ -62,8 +62,8 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "gateway.pairing.autoApprove.loopback": "Pair devices on this host without asking. OpenClaw's name: "
     "gateway.nodes.pairing.autoApproveLocal.",
     "gateway.pairing.autoApprove.ownTailnet": "Pair devices from this host's own tailnet address without asking.",
-    "gateway.pairing.autoApprove.lan": "Networks whose fresh, scopeless nodes are paired without asking. OpenClaw's name: "
-    "gateway.nodes.pairing.autoApproveCidrs.",
+    "gateway.pairing.autoApprove.lan": "Networks whose fresh, scopeless nodes are paired without asking. "
+    "OpenClaw's name: gateway.nodes.pairing.autoApproveCidrs.",
     "gateway.pairing.autoApprove.sharedSecret": "baseline: a signed device with the secret pairs at read and write.",
     "gateway.pairing.requestTtlMs": "Milliseconds a pairing request stays open.",
     "gateway.nodes.invokeTimeoutMs": "Milliseconds a node has to answer an invoke.",

@@ -14,6 +14,7 @@ result, whoever asks.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -121,10 +122,12 @@ def check_text(raw: str, *, env: Mapping[str, str], path: Path | None = None) ->
 
 
 def _read(path: Path) -> str:
+    # O_NONBLOCK: a pipe in the place of the file must not hold the start up.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is not a regular file")
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(0, "not a regular file")
         # One byte over the limit is enough for the reader to refuse it.
         return file.read(MAX_BYTES + 1).decode("utf-8-sig")
 
@@ -149,10 +152,10 @@ def _load_text(
         raise Json5Error("the file must hold one block { ... }")
     resolved = interpolate(parsed, env)
     tree, issues = canonicalise(resolved)
-    type_given = _get(tree, "gateway.auth.type") is not None or "gateway.auth.type" in overrides
     overridden = _overlay(tree, env, overrides)
+    type_given = _get(tree, "gateway.auth.type") is not None
     if not type_given:
-        _infer_type(tree)
+        type_given = _infer_type(tree, overridden)
     structured = structure(tree, _Good(state, env))
     config = attrs.evolve(structured.config, state_dir=state)
     flagged = tuple(_from_flag(issue, overrides) for issue in (*issues, *structured.issues))
@@ -241,14 +244,22 @@ def _overlay(tree: Tree, env: Mapping[str, str], overrides: Mapping[str, Any]) -
     return frozenset(laid)
 
 
-def _infer_type(tree: Tree) -> None:
-    """A file with a password and no type means the password (OpenClaw reads it so too)."""
+def _infer_type(tree: Tree, overridden: frozenset[str]) -> bool:
+    """A file with a password and no type means the password (OpenClaw reads it so too); a flag says what it is.
+
+    Whether a flag settled it.
+    """
     auth = _get(tree, "gateway.auth")
     if not isinstance(auth, dict):
-        return
+        return False
+    flags = [kind for kind in ("token", "password") if f"gateway.auth.{kind}" in overridden]
+    if len(flags) == 1:
+        auth["type"] = flags[0]
+        return True
     has_password = auth.get("password") is not None or auth.get("passwordHash") is not None
     if has_password and auth.get("token") is None:
         auth["type"] = "password"
+    return False
 
 
 def _from_flag(issue: ConfigIssue, overrides: Mapping[str, Any]) -> ConfigIssue:
@@ -285,4 +296,4 @@ def _ignored_line(ignored: tuple[str, ...]) -> tuple[str, ...]:
     return (f"ignored, because this gateway has no such setting: {listed}",)
 
 
-assert all(is_ours(path) for path in SECRETS)  # noqa: S101 - rows of a table, checked once at import
+assert all(is_ours(path) for path in SECRETS)

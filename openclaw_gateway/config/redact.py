@@ -238,15 +238,24 @@ def restore(new: Any, present: Any, path: str = "") -> Any:
     In lists places shift: a marker is only filled when the list still has its length and the element is otherwise
     unchanged. A marker with nothing behind it, and one that is only part of a text, raises `MarkerRefusedError`.
     """
+    return _restore(new, present, (redact(present, path, as_written=True), redact(present, path)), path)
+
+
+def _restore(new: Any, present: Any, views: tuple[Any, Any], path: str) -> Any:
+    """``views`` are what clients are shown of ``present``."""
     if isinstance(new, dict):
         refuse_marker(list(new), path)
-        held = present if isinstance(present, dict) else {}
-        return {key: restore(inner, held.get(key), f"{path}.{key}" if path else key) for key, inner in new.items()}
+        held, *shown = (tree if isinstance(tree, dict) else {} for tree in (present, *views))
+        return {
+            key: _restore(
+                inner, held.get(key), (shown[0].get(key), shown[1].get(key)), f"{path}.{key}" if path else key
+            )
+            for key, inner in new.items()
+        }
     if isinstance(new, list):
         if isinstance(present, list) and len(new) == len(present):
-            shown = redact(present, path, as_written=True), redact(present, path)
             return [
-                old if any(item == view[index] for view in shown) else _without_marker(item, f"{path}.{index}")
+                old if any(item == view[index] for view in views) else _without_marker(item, f"{path}.{index}")
                 for index, (item, old) in enumerate(zip(new, present, strict=True))
             ]
         return _without_marker(new, path)

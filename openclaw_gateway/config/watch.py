@@ -14,7 +14,7 @@ or gone changes nothing, it only brings issues; each state of the file is report
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -88,8 +88,10 @@ async def watch_config(
     overrides: Mapping[str, Any] | None = None,
     load: Load = load_config,
     interval: float = _INTERVAL,
-) -> AsyncIterator[ConfigChange]:
+) -> AsyncGenerator[ConfigChange, None]:
     """Yield a `ConfigChange` for every new state of the file ``loaded`` came from, for ever.
+
+    Iterate to the end of the task, or wrap in `contextlib.aclosing` where the loop may be left.
 
     ``env`` and ``overrides`` as at the start. ``interval``: seconds between looks. Cancellation leaves at once; there
     is no thread and nothing to close. Faults of the file never raise. Reading happens on the loop: milliseconds for a

@@ -86,8 +86,9 @@ def write_config(
         loaded, issues = _judge(raw, env, path)
         _, before = _judge(present, env, path)
         known = {(issue.path, issue.message) for issue in before}
+        # Nothing of the refused text comes into use, whatever a start would have put in its place.
         new = tuple(
-            issue
+            attrs.evolve(issue, message=issue.message.split("; in use:")[0])
             for issue in issues
             if issue.severity != "warning" and not issue.unset and (issue.path, issue.message) not in known
         )

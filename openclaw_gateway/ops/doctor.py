@@ -12,7 +12,7 @@ from typing import Literal
 
 import attrs
 
-from openclaw_gateway.config.issues import ConfigError
+from openclaw_gateway.config.issues import ConfigError, ConfigIssue
 from openclaw_gateway.config.load import LoadedConfig, load_config
 from openclaw_gateway.config.paths import state_dir
 
@@ -72,13 +72,19 @@ def _configuration(env: Mapping[str, str]) -> tuple[list[Finding], LoadedConfig 
         loaded = load_config(env=env)
     except ConfigError as error:
         return [
-            Finding("config", "fail" if issue.severity == "fatal" else "warn", str(issue), issue.fix)
+            Finding("config", "fail" if issue.severity == "fatal" else "warn", str(issue), _fix(issue))
             for issue in error.issues
         ], None
-    findings = [Finding("config", "warn", str(issue), issue.fix) for issue in loaded.issues]
+    findings = [Finding("config", "warn", str(issue), _fix(issue)) for issue in loaded.issues]
     if loaded.ignored:
         findings.append(Finding("config", "ok", loaded.warnings[0]))
     if not findings:
         text = f"{loaded.path} is valid" if loaded.exists else f"there is no {loaded.path}: defaults are used"
         findings.append(Finding("config", "ok", text))
     return findings, loaded
+
+
+def _fix(issue: ConfigIssue) -> str:
+    if issue.fix is not None:
+        return issue.fix
+    return f"openclaw config set {issue.path} <value>" if issue.path else "openclaw config validate"

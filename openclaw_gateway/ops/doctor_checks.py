@@ -28,7 +28,8 @@ _PRIVATE_RANGES: Final = tuple(
     ipaddress.ip_network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 )
 _DEPENDENCIES: Final = (
-    "attrs", "bcrypt", "cattrs", "click", "cryptography", "hypercorn", "msgspec", "trio", "trio-websocket", "websockets",
+    "attrs", "bcrypt", "cattrs", "click", "cryptography", "hypercorn", "msgspec", "trio", "trio-websocket",
+    "websockets",
 )  # fmt: skip
 
 
@@ -109,6 +110,8 @@ def network(patient: Patient) -> list[Finding]:
         try:
             network_ = ipaddress.ip_network(entry, strict=False)
         except ValueError:
+            continue
+        if any(entry in issue.message for issue in patient.loaded.issues):
             continue  # the configuration's own validator has said so
         wide = any(
             private.version == network_.version and private.subnet_of(network_)  # type: ignore[arg-type]
@@ -118,7 +121,7 @@ def network(patient: Patient) -> list[Finding]:
             findings.append(
                 found(
                     "network", "warn",
-                    f"gateway.trustedProxies: {entry} covers a whole private range, so clients count as proxies (PROXY-3)",
+                    f"gateway.trustedProxies: {entry} covers a whole private range: clients count as proxies",
                     "openclaw config set gateway.trustedProxies '[\"<address of the proxy>\"]'",
                 )
             )  # fmt: skip

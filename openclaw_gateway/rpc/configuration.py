@@ -7,9 +7,8 @@ hash it was made from, or means what is there now; an embedded gateway without a
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 import attrs
@@ -40,8 +39,18 @@ class PatchParams:
     replace_paths: tuple[str, ...] = ()
 
 
-def register(table: MethodTable, *, current: Callable[[], LoadedConfig | None]) -> None:
-    """``current`` is the configuration the gateway runs with; None where it was not loaded from a file."""
+def register(
+    table: MethodTable,
+    *,
+    current: Callable[[], LoadedConfig | None],
+    env: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,
+) -> None:
+    """``current`` is the configuration the gateway runs with; None where it was not loaded from a file.
+
+    ``env`` and ``overrides`` are those it was loaded with.
+    """
+    load = partial(load_config, env=env, overrides=overrides)
 
     def running() -> LoadedConfig:
         loaded = current()
@@ -54,24 +63,25 @@ def register(table: MethodTable, *, current: Callable[[], LoadedConfig | None]) 
 
         applied = running()
         try:
-            fresh = load_config(env=os.environ, path=applied.path)
+            fresh = load(path=applied.path)
         except ConfigError as exc:
             broken = snapshot(applied, applied_hash=applied.hash)
-            return {**broken, "valid": False, "issues": [issue.to_wire() for issue in exc.issues]}
+            issues = [issue.to_wire() for issue in exc.issues]
+            return _for_scopes({**broken, "valid": False, "issues": issues}, context)
         return _for_scopes(snapshot(fresh, applied_hash=applied.hash), context)
 
     def set_config(context: CallContext, params: SetParams) -> dict[str, Any]:
         from openclaw_gateway.config.writing import apply_raw
 
-        return _write(running(), lambda now: apply_raw(now, params.raw, env=os.environ, base_hash=params.base_hash))
+        return _write(running(), load, lambda now: apply_raw(now, params.raw, env=env, base_hash=params.base_hash))
 
     def patch_config(context: CallContext, params: PatchParams) -> dict[str, Any]:
         from openclaw_gateway.config.writing import apply_patch
 
         patch = _read_patch(params.raw)
-        return _write(running(), lambda now: apply_patch(now, patch, env=os.environ, base_hash=params.base_hash))
+        return _write(running(), load, lambda now: apply_patch(now, patch, env=env, base_hash=params.base_hash))
 
-    @functools.cache
+    @cache
     def encoded_schema() -> msgspec.Raw:
         from openclaw_gateway.config.jsonschema import json_schema
 
@@ -98,7 +108,9 @@ def _read_patch(raw: str) -> dict[str, Any]:
     return patch
 
 
-def _write(applied: LoadedConfig, change: Callable[[LoadedConfig], Any]) -> dict[str, Any]:
+def _write(
+    applied: LoadedConfig, load: Callable[..., LoadedConfig], change: Callable[[LoadedConfig], Any]
+) -> dict[str, Any]:
     """Run one change against the file as it is now, and translate what can go wrong."""
     from openclaw_gateway.config.edit import EditError
     from openclaw_gateway.config.redact import MarkerRefusedError
@@ -106,7 +118,7 @@ def _write(applied: LoadedConfig, change: Callable[[LoadedConfig], Any]) -> dict
     from openclaw_gateway.config.writing import ConfigConflictError
 
     try:
-        fresh = load_config(env=os.environ, path=applied.path)
+        fresh = load(path=applied.path)
     except ConfigError:
         fresh = applied  # the file is broken; a whole new text may mend it
     try:

@@ -21,7 +21,7 @@ import msgspec
 import trio
 
 from openclaw_gateway.ops.log import get_logger
-from openclaw_gateway.protocol.errors import wire_error
+from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodSpec, MethodTable, camel
 
 __all__ = ["Dispatcher", "to_wire"]
@@ -70,9 +70,7 @@ class Dispatcher:
         took = perf_counter() - started
         if took > _SLOW_INLINE_SECONDS:
             log.warning("inline handler was slow", method=spec.name, duration_ms=round(took * 1000))
-        if attrs.has(type(payload)):
-            return to_wire(payload)
-        return payload
+        return payload if type(payload) is dict else to_wire(payload)
 
     async def run(self, spec: MethodSpec, context: CallContext, raw: msgspec.Raw) -> Any:
         """Run any handler under its limits. Raises `CallError`; cancellation stops the handler and is passed on."""
@@ -158,6 +156,13 @@ class Dispatcher:
                 del self._once[where]
                 return True
         return False
+
+    @staticmethod
+    def unencodable(method: str, exc: Exception) -> WireError:
+        """The error for a handler's result that cannot be JSON; logged under the incident that it names."""
+        incident = secrets.token_hex(4)
+        log.exception("result cannot be encoded", exc=exc, method=method, incident=incident)
+        return wire_error("internal", incident=incident)
 
     @staticmethod
     def _incident(spec: MethodSpec, exc: Exception) -> CallError:

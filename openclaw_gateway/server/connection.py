@@ -134,11 +134,7 @@ def _credential(request: UpgradeRequest) -> TransportCredential:
         except ValueError:
             fields = []
         token = next((value for name, value in fields if name == "token"), None)
-    bearer = None
-    scheme, _, value = (request.header(b"authorization") or "").partition(" ")
-    if scheme.lower() == "bearer":
-        bearer = value.strip() or None
-    return TransportCredential(query_token=token, bearer=bearer)
+    return TransportCredential(query_token=token)
 
 
 def _response(status: HTTPStatus, text: str, headers: Sequence[tuple[str, str]] = ()) -> Response:

@@ -58,6 +58,7 @@ from openclaw_gateway.store import StoreError
 __all__ = ["Gatekeeper", "GatekeeperRules", "Grant", "IssuedToken", "Rejection", "TransportCredential"]
 
 _HINTED_PEERS: Final = 256
+_BUSY_SECONDS: Final = 1.0  # what a client waits that came while too many passwords were being checked
 
 log = get_logger("auth")
 
@@ -131,7 +132,7 @@ class Gatekeeper:
         self.ledger = ledger if ledger is not None else FailureLedger()
         self._now_ms = now_ms
         self._passwords = _checker(rules)
-        self._hinted: dict[str, None] = {}
+        self._said: dict[tuple[str, str], None] = {}
 
     def configure(self, rules: GatekeeperRules) -> None:
         """Use other rules from now on; what a hash matched before is forgotten when the hash changes (V16)."""
@@ -144,14 +145,21 @@ class Gatekeeper:
         (PROXY-1).
         """
         peer = describe_peer(address, headers, self.rules.peers, tls=tls)
-        if peer.proxied_untrusted and peer.limiter_key not in self._hinted:
+        if peer.proxied_untrusted:
             hint = trusted_proxies_hint(peer, self.rules.peers)
             if hint is not None:
-                if len(self._hinted) >= _HINTED_PEERS:
-                    del self._hinted[next(iter(self._hinted))]
-                self._hinted[peer.limiter_key] = None
-                log.warning("auth: proxied by an address that is not trusted", peer=peer.address, fix=hint)
+                self._say_once(peer, "proxied by an address that is not trusted", fix=hint)
         return peer
+
+    def _say_once(self, peer: Peer, reason: str, *, fix: str | None = None) -> None:
+        """One warning per peer and reason; the memory of what was said is bounded."""
+        key = (peer.limiter_key, reason)
+        if key in self._said:
+            return
+        if len(self._said) >= _HINTED_PEERS:
+            del self._said[next(iter(self._said))]
+        self._said[key] = None
+        log.warning("auth", peer=peer.address, reason=reason, fix=fix)
 
     # --- WebSocket
 
@@ -219,7 +227,11 @@ class Gatekeeper:
         key = failure_key(
             peer, params.role, CredentialClass.SHARED_SECRET, browser=origin.browser, proven_device=proven
         )
-        secret, via, locked = await self._secret(params.auth, peer, credential, key, origin)
+        if token_outcome is DeviceTokenOutcome.MATCH:
+            # The device token decides; comparing it with the shared secret would cost a bcrypt check per reconnect.
+            secret, via, locked = SecretOutcome.MISSING, None, 0.0
+        else:
+            secret, via, locked = await self._secret(params.auth, peer, credential, key, origin)
         question = AdmissionQuestion(
             params=params,
             peer=peer,
@@ -261,6 +273,8 @@ class Gatekeeper:
             return SecretOutcome.MISSING, None, 0.0  # a foreign page's credentials are not even looked at (V1)
         presented = presented_secret(auth, rules.admission, peer, query_token=credential.query_token)
         value, via = presented.value, presented.via
+        if via == "query" or presented.note is not None:
+            self._say_once(peer, presented.note or "the token came in the URL; it may end up in the logs of proxies")
         if value is None and credential.bearer is not None:
             value, via = credential.bearer, "bearer"
         if value is None:
@@ -268,7 +282,8 @@ class Gatekeeper:
         locked = self.ledger.locked_for(key, now=monotonic())
         if locked > 0:
             return SecretOutcome.LOCKED, via, locked
-        return await self._compare(value), via, 0.0
+        outcome = await self._compare(value)
+        return outcome, via, _BUSY_SECONDS if outcome is SecretOutcome.LOCKED else 0.0
 
     async def _compare(self, value: str) -> SecretOutcome:
         rules = self.rules

@@ -48,11 +48,13 @@ class Heartbeat:
     def look(self, session: Session, now: float) -> None:
         """Ping what is due, judge what was pinged. Synchronous, so that a test can move the clock by hand."""
         writer = session.writer
-        progress = (session.received, writer.sent)
+        # What the kernel took says nothing about the peer: only what its host confirmed does (LIVE-1).
+        unconfirmed = session.wire.unacknowledged if session.ping_mark is not None or writer.size else 0
+        progress = (session.received, writer.sent - unconfirmed)
         moved = progress != session.progress
-        if moved:
-            session.progress = progress
-            session.moved_at = now
+        session.progress = progress
+        if moved or not writer.size:
+            session.moved_at = now  # with nothing waiting to leave there is nothing to be slow with
         if session.ping_mark is not None:
             self._judge(session, now, moved=moved)
         elif session.ping_at <= now:
@@ -69,7 +71,7 @@ class Heartbeat:
             if session.writer.sent >= session.ping_mark:
                 session.pong_by = now + self.timeout
         elif moved:
-            # Bytes came in (nothing of ours can have moved after the ping unless it was sent later): alive.
+            # Bytes came in, or the peer's host took some of ours: alive, however slow (LIVE-3).
             session.pong_by = now + self.timeout
         elif now >= session.pong_by:
             log.info("disconnect: no pong", conn_id=session.conn_id, reason="ping timeout")

@@ -258,6 +258,8 @@ class HttpApp:
             reply = jsonrpc.encode_result(call.id, await self._dispatcher.run(spec, caller, call.params))
         except CallError as exc:
             reply = jsonrpc.encode_error(call.id, exc.error)
+        except (TypeError, ValueError, OverflowError) as exc:
+            reply = jsonrpc.encode_error(call.id, self._dispatcher.unencodable(call.method, exc))
         return None if call.notification else reply
 
 

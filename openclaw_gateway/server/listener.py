@@ -87,21 +87,29 @@ def _prepare(sock: socket.socket, address: tuple[str, int]) -> SocketWire | None
         return None
 
 
-async def watch_accepts(address: tuple[str, int], *, interval: float = PROBE_SECONDS) -> None:
-    """Connect to ourselves each ``interval`` seconds and ask /healthz; raise `AcceptStalled` after three failures."""
+async def watch_accepts(
+    address: Callable[[], tuple[str, int] | None], *, interval: float = PROBE_SECONDS, timeout: float = PROBE_TIMEOUT
+) -> None:
+    """Connect to ourselves each ``interval`` seconds and ask /healthz; raise `AcceptStalled` after three failures.
+
+    ``address`` is asked each time, because a reload may move the listener; None: nothing is listened on right now.
+    """
     failures = 0
     while True:
         await trio.sleep(interval)
-        failures = 0 if await _answers(address) else failures + 1
+        where = address()
+        if where is None:
+            continue
+        failures = 0 if await _answers(where, timeout) else failures + 1
         if failures:
-            log.error("self-probe failed", attempt=failures, host=address[0], port=address[1])
+            log.error("self-probe failed", attempt=failures, host=where[0], port=where[1])
         if failures >= PROBE_FAILURES:
             raise AcceptStalled(failures)
 
 
-async def _answers(address: tuple[str, int]) -> bool:
+async def _answers(address: tuple[str, int], timeout: float) -> bool:
     host = "[::1]" if ":" in address[0] else "127.0.0.1"
-    with trio.move_on_after(PROBE_TIMEOUT), contextlib.suppress(OSError, trio.BrokenResourceError):
+    with trio.move_on_after(timeout), contextlib.suppress(OSError, trio.BrokenResourceError):
         async with await trio.open_tcp_stream(*address) as stream:
             await stream.send_all(b"HEAD /healthz HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % host.encode())
             return (await stream.receive_some(64)).startswith(b"HTTP/1.1 ")

@@ -406,18 +406,19 @@ class Session:
             except CallError as exc:
                 self._reply_error(request.id, exc.error)
             except (TypeError, ValueError, OverflowError) as exc:  # the handler's result cannot be JSON
-                self._unencodable(request.id, spec, exc)
+                self._reply_error(request.id, self._core.dispatcher.unencodable(spec.name, exc))
             return
         self._start_call(request.id, request.method, spec, request.params)
 
     def _jsonrpc_message(self, data: bytes) -> None:
         message = jsonrpc.decode_message(data)
-        if isinstance(message, jsonrpc.Batch):
-            self._start(self._run_batch, message)
-        elif isinstance(message, jsonrpc.Invalid):
+        if isinstance(message, jsonrpc.Invalid):
             self.writer.push(text_frame(jsonrpc.encode_invalid(message)))
-        else:
-            self._start(self._run_jsonrpc, message)
+        elif isinstance(message, jsonrpc.Batch):
+            if not self._start(self._run_batch, message):
+                self._reply_error(None, wire_error("too-many-calls", limit=MAX_RUNNING))
+        elif not self._start(self._run_jsonrpc, message) and not message.notification:
+            self._reply_error(message.id, wire_error("too-many-calls", limit=MAX_RUNNING))
 
     def _start_call(self, id_: str, method: str, spec: MethodSpec | None, params: msgspec.Raw) -> None:
         if spec is None:
@@ -459,7 +460,7 @@ class Session:
         except CallError as exc:
             self._reply_error(id_, exc.error)
         except (TypeError, ValueError, OverflowError) as exc:
-            self._unencodable(id_, spec, exc)
+            self._reply_error(id_, self._core.dispatcher.unencodable(spec.name, exc))
 
     async def _run_jsonrpc(self, call: jsonrpc.Call) -> None:
         reply = await self._answer_jsonrpc(call)
@@ -478,10 +479,11 @@ class Session:
             spec = self._methods.get(call.method)
             if spec is None:
                 raise CallError(self._refusal(call.method))
-            payload = await self._core.dispatcher.run(spec, self, call.params)
-            reply = jsonrpc.encode_result(call.id, payload)
+            reply = jsonrpc.encode_result(call.id, await self._core.dispatcher.run(spec, self, call.params))
         except CallError as exc:
             reply = jsonrpc.encode_error(call.id, exc.error)
+        except (TypeError, ValueError, OverflowError) as exc:
+            reply = jsonrpc.encode_error(call.id, self._core.dispatcher.unencodable(call.method, exc))
         return None if call.notification else reply
 
     def _reply(self, id_: jsonrpc.Id, payload: Any) -> None:
@@ -496,10 +498,6 @@ class Session:
             self.writer.push(text_frame(encode_error(str(id_), error.to_wire())))
         else:
             self.writer.push(text_frame(jsonrpc.encode_error(id_, error)))
-
-    def _unencodable(self, id_: str, spec: MethodSpec, exc: Exception) -> None:
-        log.exception("result cannot be encoded", exc=exc, method=spec.name, incident=self.conn_id[:8])
-        self._reply_error(id_, wire_error("internal", incident=self.conn_id[:8]))
 
     # --- events
 

@@ -84,6 +84,9 @@ class _HeadProtocol(H11Protocol):
         elif _asks_for_http2(request):
             await self._refuse(400)
         elif request.method == b"GET" and _wants_websocket(request):
+            if request.http_version < b"1.1":  # RFC 6455 section 4.2.1: at least HTTP/1.1
+                await self._refuse(400)
+                return
             raise _TakenOut(
                 UpgradeRequest(bytes(request.target), tuple(request.headers), bytes(self.connection.trailing_data[0]))
             )

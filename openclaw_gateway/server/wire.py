@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import math
 import socket as stdlib_socket
+import struct
+import termios
 from collections.abc import Iterator
 from typing import Final, Protocol
 
@@ -71,6 +74,11 @@ class Wire(trio.abc.Stream):
         `trio.ClosedResourceError`.
         """
         raise NotImplementedError
+
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes that were sent and that the peer's host has not confirmed; 0 where that cannot be known."""
+        return 0
 
 
 class SocketWire(Wire):
@@ -163,6 +171,14 @@ class SocketWire(Wire):
             raise trio.ClosedResourceError
         await trio.lowlevel.wait_writable(self._sock)
 
+    @property
+    def unacknowledged(self) -> int:
+        # tcp(7): SIOCOUTQ, which is TIOCOUTQ, counts the unsent and the unacknowledged bytes of the send queue.
+        try:
+            return int(struct.unpack("i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+        except (OSError, ValueError):
+            return 0
+
     async def send_eof(self) -> None:
         """Half-close: the peer reads the end of the stream, we go on reading."""
         await trio.lowlevel.checkpoint()
@@ -196,12 +212,13 @@ class _AddressOnly:
 class StreamWire(Wire):
     """Any other Trio stream (TLS, a memory stream) with the same deadlines. It cannot send without waiting."""
 
-    __slots__ = ("_aborted", "_stream", "_waiting", "peer", "socket")
+    __slots__ = ("_aborted", "_stream", "_torn", "_waiting", "peer", "socket")
 
     def __init__(self, stream: trio.abc.Stream, peer: tuple[str, int]) -> None:
         self._stream = stream
         self._waiting: set[trio.CancelScope] = set()  # at most one receiver and one sender
         self._aborted = False
+        self._torn = False
         self.peer = peer
         self.socket = _AddressOnly(peer)
 
@@ -232,8 +249,12 @@ class StreamWire(Wire):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         # What is below may buffer (TLS), so progress cannot be seen: one deadline for the whole.
+        if self._torn:
+            raise trio.BrokenResourceError("an earlier send was cut off; nobody knows where")
+        self._torn = True
         with self._abortable(SEND_SECONDS) as late:
             await self._stream.send_all(data)
+            self._torn = False
         if late.cancelled_caught:
             raise trio.BrokenResourceError("the peer takes no data")
 

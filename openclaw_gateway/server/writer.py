@@ -39,6 +39,7 @@ class Writer:
     __slots__ = (
         "_budget",
         "_drained",
+        "_draining",
         "_on_broken",
         "_on_overflow",
         "_pending",
@@ -67,7 +68,8 @@ class Writer:
         self._on_broken = on_broken
         self._pending: deque[bytes] = deque()
         self._drained: trio.Event | None = None
-        self._rest: memoryview | None = None  # what a drain task is sending
+        self._rest: memoryview | None = None  # what a drain is sending
+        self._draining = False
         self.queued = 0  # bytes ever accepted
         self.sent = 0  # bytes ever taken by the kernel; pings and progress are judged by it
         self.seq = 0
@@ -98,16 +100,22 @@ class Writer:
         """
         if self._rest is not None or not self._pending:
             return
+        if not self._send_now():
+            self._draining = True
+            self._spawn(self._drain)
+
+    def _send_now(self) -> bool:
+        """One send without waiting; False where something is left over in ``_rest``, for a drain to take on."""
         batch = self._take_batch()
         try:
             count = self._wire.try_send(batch)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._fail()
-            return
+            return True
         self.sent += count
         if count < len(batch) or self._pending:
             self._rest = memoryview(batch)[count:]
-            self._spawn(self._drain)
+        return self._rest is None
 
     def _take_batch(self) -> bytes:
         """The next bytes to send: all that is pending, in pieces of about `_BATCH_BYTES` so that a close can get in
@@ -131,9 +139,11 @@ class Writer:
                     self.sent += count
                     self._rest = self._rest[count:]
                 self._rest = memoryview(self._take_batch()) if self._pending else None
-            self._wake()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._fail()
+        finally:
+            self._draining = False
+            self._wake()
 
     def _fail(self) -> None:
         self._pending.clear()
@@ -163,10 +173,19 @@ class Writer:
         if last:
             self._pending.append(last)
             self.queued += len(last)
-        self.flush()
+        if self._rest is None and self._pending:
+            self._send_now()
 
     async def wait_drained(self) -> None:
-        """Wait until the kernel has taken everything or the connection broke. Cancelling is harmless."""
+        """Wait until the kernel has taken everything or the connection broke.
+
+        Sends what is left itself where no drain task does: when a whole connection is cancelled from outside, its drain
+        task is too, and the Close frame must leave all the same. Cancelling leaves a stream that can only be dropped.
+        """
         while self.size:
-            self._drained = trio.Event()
-            await self._drained.wait()
+            if self._draining:
+                self._drained = trio.Event()
+                await self._drained.wait()
+            else:
+                self._draining = True
+                await self._drain()

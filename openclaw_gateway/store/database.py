@@ -80,7 +80,20 @@ class Recovery:
 
 
 class _Damaged(Exception):
-    """The file is there and is not a good database."""
+    """The file is there and is not a good database.
+
+    Keeps the connection that found it open: closing it plays the journal into the file and removes it, and what goes
+    into quarantine must be what was found.
+    """
+
+    def __init__(self, fault: str, db: sqlite3.Connection | None = None) -> None:
+        super().__init__(fault)
+        self._db = db
+
+    def close(self) -> None:
+        if self._db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()
 
 
 def open_in_memory() -> sqlite3.Connection:
@@ -105,8 +118,11 @@ def open_database(files: DatabaseFiles, now_ms: int) -> tuple[sqlite3.Connection
             recovery = _create_or_restore(files, now_ms)
         db = connect(files)
     except _Damaged as damage:
-        recovery = _heal(files, str(damage), now_ms)
-        db = connect(files)
+        try:
+            recovery = _heal(files, damage, now_ms)
+        finally:
+            damage.close()
+        db = connect(files, heal=False)
     try:
         migrate(db, lambda _version: backups.take(db, files.backups, "migration", now_ms))
     except BaseException:
@@ -135,6 +151,7 @@ def connect(files: DatabaseFiles, *, heal: bool = True) -> sqlite3.Connection:
     except _Damaged as damage:
         if heal:
             raise
+        damage.close()
         fix = "restart the gateway: it restores the newest good backup"
         raise StoreCorrupt(files.database, str(damage), fix) from None
 
@@ -160,10 +177,12 @@ def _connect(files: DatabaseFiles) -> sqlite3.Connection:
             f"journal_size_limit = {_JOURNAL_LIMIT_BYTES}",
         ):
             db.execute(f"PRAGMA {pragma}")
+    except _Damaged:
+        raise
     except sqlite3.DatabaseError as error:
-        db.close()
         if primary_code(error) in _DAMAGED_CODES:
-            raise _Damaged(str(error)) from error
+            raise _Damaged(str(error), db) from error
+        db.close()
         raise
     except BaseException:
         db.close()
@@ -174,7 +193,7 @@ def _connect(files: DatabaseFiles) -> sqlite3.Connection:
 def _recognise(db: sqlite3.Connection, path: Path) -> None:
     fault, found = backups.check(db), version_of(db)
     if fault is not None or found == 0:
-        raise _Damaged(fault or "it has no tables")
+        raise _Damaged(fault or "it has no tables", db)
     if found > len(MIGRATIONS):
         raise StoreTooNew(path, found, len(MIGRATIONS))
 
@@ -215,17 +234,18 @@ def _create(files: DatabaseFiles) -> None:
     fsync_dir(files.state_dir)
 
 
-def _heal(files: DatabaseFiles, reason: str, now_ms: int) -> Recovery:
+def _heal(files: DatabaseFiles, damage: _Damaged, now_ms: int) -> Recovery:
     good = backups.newest_good(files.backups)
     if good is None:
         raise StoreCorrupt(
             files.database,
-            f"{reason}; there is no good backup in {files.backups}",
+            f"{damage}; there is no good backup in {files.backups}",
             f"mv '{files.database}' '{files.database}.damaged' and start again (every device has to be paired anew)",
         )
     place = backups.quarantine([files.database, *files.journal], files.quarantine, now_ms)
+    damage.close()
     _restore(files, good)
-    return Recovery(reason, good.path, good.taken_at_ms, place)
+    return Recovery(str(damage), good.path, good.taken_at_ms, place)
 
 
 def _restore(files: DatabaseFiles, good: backups.Backup) -> None:

@@ -49,7 +49,7 @@ class Store:
 
     def __init__(self, state_dir: Path | None, *, capacity: int = CAPACITY) -> None:
         self.state_dir = state_dir
-        self._engine = Engine(None if state_dir is None else DatabaseFiles(state_dir))
+        self._engine = Engine(None if state_dir is None else DatabaseFiles(state_dir.absolute()))
         self._capacity = capacity
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._outstanding: set[_Waiting] = set()

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from . import measure
-from .load import LoadError
+from .load import LoadError, request_frame
 from .report import Row, failed, markdown, table
-from .servers import TOKEN, Official, openclaw, ours
+from .servers import TOKEN, Official, Server, openclaw, ours, program
 
 GROUPS = ("start", "memory", "connect", "throughput", "echo", "idle", "connections", "fanout", "reference")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -49,41 +50,46 @@ def _faster(what: str, mine: float, theirs: float, target: float | None) -> Row:
     return Row(what, _per_second(mine), _per_second(theirs), _times(ratio), asked, reached)
 
 
-def _both(official: Official, only: set[str], quick: bool) -> tuple[list[Row], measure.Numbers]:
-    """Ours beside OpenClaw's own gateway."""
-    rows = []
-    if "start" in only:
-        _say("start to /health")
-        theirs_start = measure.starts(lambda: openclaw(official), 1 if quick else 2)
-        mine_start = measure.starts(ours, 2 if quick else 5)
-        ratio = theirs_start / mine_start
-        rows.append(
-            Row("start to /health", _ms(mine_start), _ms(theirs_start), f"1/{ratio:.1f}", "<= 1/15", ratio >= 15)
-        )
-    wanted = only & {"memory", "connect", "throughput", "idle"}
-    if not wanted:
-        return rows, measure.Numbers()
-    seconds, idle = (1.0, 5.0) if quick else (3.0, 20.0)
-    _say(f"OpenClaw: {', '.join(sorted(wanted))}")
-    theirs = measure.gateway(lambda: openclaw(official), seconds=seconds, idle_seconds=idle, only=wanted)
-    _say("ours: the same")
-    mine = measure.gateway(ours, seconds=seconds, idle_seconds=idle, only=wanted)
-    if "memory" in wanted:
-        ratio = theirs.resident / mine.resident
-        reached = mine.resident <= 48_000_000 and ratio >= 12
-        sizes = (_mb(mine.resident), _mb(theirs.resident))
-        rows.append(Row("idle RSS, whole tree", *sizes, f"1/{ratio:.1f}", "<= 48 MB, 1/12", reached))
-    if "connect" in wanted:
-        rows.append(_faster("connect to hello, 8 at a time", mine.connects, theirs.connects, 1.5))
-    if "throughput" in wanted:
-        rows += _throughput(mine, theirs)
-    if mine.idle_cpu is not None and theirs.idle_cpu is not None:
-        share, beside = f"{mine.idle_cpu:.2%}", f"{theirs.idle_cpu:.2%}"
-        rows.append(Row("idle CPU, 20 clients", share, beside, "", "< 0.5% of a core", mine.idle_cpu < 0.005))
-    return rows, mine
+def _start(official: Official, quick: bool) -> Row:
+    _say("start to /health")
+    theirs = measure.starts(lambda: openclaw(official), 1 if quick else 3)
+    mine = measure.starts(ours, 2 if quick else 5)
+    ratio = theirs / mine
+    return Row("start to /health", _ms(mine), _ms(theirs), f"1/{ratio:.1f}", "<= 1/15", ratio >= 15)
 
 
-def _throughput(mine: measure.Numbers, theirs: measure.Numbers) -> list[Row]:
+def _both(official: Official, only: set[str], quick: bool) -> list[Row]:
+    """Ours beside OpenClaw's own gateway: both stand, and are asked in turns."""
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        _say("starting both gateways")
+        theirs = stack.enter_context(openclaw(official))
+        mine = stack.enter_context(ours())
+        theirs.wait_ready(path="/readyz", seconds=60)
+        if "memory" in only:
+            sizes = (mine.settled_bytes(), theirs.settled_bytes())
+            ratio = sizes[1] / sizes[0]
+            reached = sizes[0] <= 48_000_000 and ratio >= 12
+            shown = (_mb(sizes[0]), _mb(sizes[1]))
+            rows.append(Row("idle RSS, whole tree", *shown, f"1/{ratio:.1f}", "<= 48 MB, 1/12", reached))
+        pair = (mine, theirs)
+        for server in pair:
+            server.pin(measure.SERVER_CORE)
+        if "connect" in only:
+            _say("connect to hello")
+            rate, beside_rate = measure.connects(pair)
+            rows.append(_faster("connect to hello, 8 at a time", rate, beside_rate, 1.5))
+        if "throughput" in only:
+            rows += _throughput(pair, 0.5 if quick else 1.5)
+        if "idle" in only:
+            _say("idle CPU")
+            share, beside = measure.idle_cpu(pair, 5.0 if quick else 20.0)
+            cells = (f"{share:.2%}", f"{beside:.2%}", "")
+            rows.append(Row("idle CPU, 20 clients", *cells, "< 0.5% of a core", share < 0.005))
+    return rows
+
+
+def _throughput(pair: tuple[Server, Server], seconds: float) -> list[Row]:
     targets = {
         "health": 8.0,
         "node.list": 8.0,
@@ -92,29 +98,37 @@ def _throughput(mine: measure.Numbers, theirs: measure.Numbers) -> list[Row]:
         "logs.tail": 20.0,
     }
     rows = []
-    for name, result in mine.rates.items():
-        other = theirs.rates[name]
-        sizes = f" ({mine.reply_bytes[name]:,} B / {theirs.reply_bytes[name]:,} B)"
-        rows.append(_faster(name + sizes, result.rate, other.rate, targets.get(name)))
+    for name, method, params, in_flight in measure.METHODS:
+        _say(name)
+        sizes = [measure.reply_bytes(server, method, params) for server in pair]
+        frame = request_frame(measure.ID, method, params)
+        mine, theirs = measure.in_turns([(server, TOKEN) for server in pair], frame, in_flight, seconds=seconds)
+        rows.append(_faster(f"{name} ({sizes[0]:,} B / {sizes[1]:,} B)", mine.rate, theirs.rate, targets[name]))
         if name in ("health", "node.list"):
-            ratio = other.p99 / result.p99
-            rows.append(Row(f"{name} p99", _ms(result.p99), _ms(other.p99), f"1/{ratio:.1f}", "<= 1/8", ratio >= 8))
+            ratio = theirs.p99 / mine.p99
+            cells = (f"{name} p99", _ms(mine.p99), _ms(theirs.p99), f"1/{ratio:.1f}")
+            rows.append(Row(*cells, "<= 1/8", ratio >= 8))
     return rows
 
 
-def _echo(official: Official, mine: measure.Numbers, quick: bool) -> list[Row]:
+def _echo(official: Official, quick: bool) -> list[Row]:
     """Our smallest method beside servers that only send back what came."""
-    _say("bare echo servers")
-    seconds = 1.0 if quick else 3.0
-    trio_websocket = measure.echo("echo_trio.py", seconds=seconds)
-    node = measure.echo("echo_node.cjs", str(official.modules / "ws"), node=official, seconds=seconds)
     rows = []
-    for in_flight, target in ((1, 1.3), (16, 2.5)):
-        suffix = "" if in_flight == 1 else f" x{in_flight}"
-        result = mine.rates[f"last-heartbeat{suffix}"].rate
-        label = f"last-heartbeat{suffix} beside a bare"
-        rows.append(_faster(f"{label} trio-websocket echo", result, trio_websocket[in_flight].rate, target))
-        rows.append(_faster(f"{label} ws echo (Node)", result, node[in_flight].rate, None))
+    with ExitStack() as stack:
+        mine = stack.enter_context(measure.pinned(ours))
+        bare_trio = stack.enter_context(measure.pinned(lambda: program("echo_trio.py")))
+        module = str(official.modules / "ws")
+        bare_node = stack.enter_context(measure.pinned(lambda: program("echo_node.cjs", module, node=official)))
+        targets: list[tuple[Server, str | None]] = [(mine, TOKEN), (bare_trio, None), (bare_node, None)]
+        frame = request_frame(measure.ID, "last-heartbeat")
+        for in_flight, target in ((1, 1.3), (16, 2.5)):
+            _say(f"bare echo servers, {in_flight} in flight")
+            rate, trio_rate, node_rate = (
+                result.rate for result in measure.in_turns(targets, frame, in_flight, seconds=0.5 if quick else 1.5)
+            )
+            name = "last-heartbeat" if in_flight == 1 else f"last-heartbeat x{in_flight}"
+            rows.append(_faster(f"{name}, beside a bare trio-websocket echo", rate, trio_rate, target))
+            rows.append(_faster(f"{name}, beside a bare ws echo (Node)", rate, node_rate, None))
     return rows
 
 
@@ -141,7 +155,7 @@ def _rest(official: Official, only: set[str], quick: bool) -> list[Row]:
     return rows
 
 
-def _machine(official: Official) -> list[str]:
+def _machine(official: Official, busy: float) -> list[str]:
     cpu = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
     model = next((value.strip() for name, _, value in cpu if name.strip() == "model name"), platform.processor())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -149,21 +163,22 @@ def _machine(official: Official) -> list[str]:
     return [
         f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB; Linux {platform.release()}",
         f"Python {platform.python_version()}, Node {node}, OpenClaw 2026.9.6, @openclaw/gateway-client 2026.9.1",
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC; {busy:.0%} of the machine was in use before it",
     ]
 
 
 INTRODUCTION = """# Benchmarks
 
 One run of `scripts/bench --write`, kept as it came. The command installs OpenClaw in a folder of its own, starts its
-gateway and this one one after the other on the same machine, and asks both the same questions; nothing here is a timed
-test, and a busy machine moves every number, so read the ratios.
+gateway beside this one on the same machine, and asks both the same questions in turns (three rounds, medians). Nothing
+here is a timed test: a busy machine moves every number, so read the ratios.
 
 - **Load**: 10 clients on raw sockets with frames built beforehand, one generator process on one core, the server and
   everything it starts on another. "x16" keeps 16 requests in flight per client, other rows one. The connect request is
   the one the reference client sends. Sizes in brackets are our and OpenClaw's reply.
 - **Start and memory** are measured free to use every core. Memory is VmRSS added up over the process tree once it has
   settled.
+- **Echo** rows ask our smallest method, `last-heartbeat`, with the message that the bare echo servers send back.
 - **Reference client** rows use `@openclaw/gateway-client` itself, whose own speed limits what it can see.
 """
 
@@ -184,16 +199,17 @@ def main() -> int:
     only = set(options.only.split(","))
     if unknown := only - set(GROUPS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
-    if "echo" in only:
-        only.add("throughput")
     official = Official(options.official)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    busy = measure.busy()
     measure.use_generator_core()
     try:
-        rows, mine = _both(official, only, options.quick)
+        rows = [_start(official, options.quick)] if "start" in only else []
+        if only & {"memory", "connect", "throughput", "idle"}:
+            rows += _both(official, only, options.quick)
         if "echo" in only:
-            rows += _echo(official, mine, options.quick)
+            rows += _echo(official, options.quick)
         rows += _rest(official, only, options.quick)
     except LoadError as error:
         print(f"scripts/bench: {error}", file=sys.stderr)
@@ -201,7 +217,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("scripts/bench: interrupted; every server was ended", file=sys.stderr)
         return 130
-    machine = _machine(official)
+    machine = _machine(official, busy)
     print("\n".join(machine), table(rows), sep="\n\n")
     missed = failed(rows)
     print(f"\n{len(missed)} of {len([row for row in rows if row.reached is not None])} targets missed")

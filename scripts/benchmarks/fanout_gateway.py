@@ -8,6 +8,7 @@ import os
 import sys
 
 import trio
+
 from openclaw_gateway import GatewayConfig, open_gateway
 from openclaw_gateway.config.schema import AuthConfig, TransportsConfig, WebSocketConfig
 

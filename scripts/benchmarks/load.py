@@ -36,7 +36,7 @@ class Result(NamedTuple):
     rate: float
     median: float
     p99: float
-    count: int
+    requests: int
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -286,7 +286,7 @@ def throughput(
             rate=count / elapsed,
             median=statistics.median(latencies),
             p99=latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))],
-            count=count,
+            requests=count,
         )
     finally:
         poller.close()

@@ -13,44 +13,44 @@ import select
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 
-import attrs
-
-from .load import LoadError, Result, Session, connect_rate, request_frame, throughput
+from .load import LoadError, Result, Session, connect_rate, throughput
 from .servers import HERE, TOKEN, Official, Server, program
 
-__all__ = ["ECHO_FRAME", "METHODS", "Numbers", "echo", "fanout", "gateway", "per_connection", "reference", "starts"]
+__all__ = [
+    "METHODS",
+    "SERVER_CORE",
+    "busy",
+    "connects",
+    "fanout",
+    "idle_cpu",
+    "in_turns",
+    "per_connection",
+    "pinned",
+    "reference",
+    "reply_bytes",
+    "starts",
+    "use_generator_core",
+]
 
 GENERATOR_CORE, SERVER_CORE = 0, 1
 CLIENTS = 10
 ID = "1:00000000-0000-4000-8000-000000000000"  # as long as the official clients' ids
-ECHO_FRAME = request_frame(ID, "last-heartbeat")
+ROUNDS = 3
 # (row, method, params as the CLI sends them, in flight per client)
 METHODS: list[tuple[str, str, dict[str, Any] | None, int]] = [
     ("health", "health", None, 1),
     ("node.list", "node.list", {}, 1),
     ("system-presence", "system-presence", None, 1),
     ("system-presence x16", "system-presence", None, 16),
-    ("last-heartbeat", "last-heartbeat", None, 1),
-    ("last-heartbeat x16", "last-heartbeat", None, 16),
     ("logs.tail", "logs.tail", {"limit": 100, "maxBytes": 250_000}, 1),
 ]
 
 Start = Callable[[], AbstractContextManager[Server]]
-
-
-@attrs.define
-class Numbers:
-    """What one gateway did. Seconds, bytes and requests a second; ``idle_cpu`` is a share of one core."""
-
-    resident: int = 0
-    connects: float = 0.0
-    rates: dict[str, Result] = attrs.field(factory=dict)
-    reply_bytes: dict[str, int] = attrs.field(factory=dict)
-    idle_cpu: float | None = None
 
 
 def use_generator_core() -> None:
@@ -59,7 +59,7 @@ def use_generator_core() -> None:
 
 
 @contextlib.contextmanager
-def _pinned(start: Start) -> Iterator[Server]:
+def pinned(start: Start) -> Iterator[Server]:
     with start() as server:
         server.pin(SERVER_CORE)
         yield server
@@ -74,64 +74,79 @@ def starts(start: Start, times: int) -> float:
     return statistics.median_low(seconds)
 
 
-def gateway(start: Start, *, seconds: float, idle_seconds: float, only: set[str]) -> Numbers:
-    """Everything that is asked of both gateways, on one process of it."""
-    numbers = Numbers()
-    with start() as server:
-        if "memory" in only:
-            numbers.resident = server.settled_bytes()
-        server.pin(SERVER_CORE)
-        if "connect" in only:
-            connect_rate(server.port, TOKEN, count=40)
-            numbers.connects = connect_rate(server.port, TOKEN, count=400)
-        if "throughput" in only:
-            session = Session(server.port)
-            session.hello(TOKEN)
-            for row, method, params, in_flight in METHODS:
-                reply = session.call(method, params)
-                if not reply["ok"]:
-                    raise LoadError(f"{server.name}: {method}: {reply['error']}")
-                numbers.reply_bytes[row] = len(json.dumps(reply.get("payload"), separators=(",", ":")))
-                numbers.rates[row] = throughput(
-                    server.port,
-                    request_frame(ID, method, params),
-                    token=TOKEN,
-                    clients=CLIENTS,
-                    in_flight=in_flight,
-                    seconds=seconds,
-                )
-            session.close()
-        if "idle" in only:
-            numbers.idle_cpu = _idle_cpu(server, idle_seconds)
-    return numbers
+def connects(servers: Sequence[Server], *, rounds: int = ROUNDS) -> list[float]:
+    """Connections to hello per second, for each server; taken in turns, so that a busy machine is busy for all."""
+    for server in servers:
+        connect_rate(server.port, TOKEN, count=40)
+    rates = [[connect_rate(server.port, TOKEN, count=150) for server in servers] for _ in range(rounds)]
+    return [statistics.median(column) for column in zip(*rates, strict=True)]
 
 
-def _idle_cpu(server: Server, seconds: float) -> float:
-    with ExitStack() as stack:
-        for _ in range(20):
-            session = Session(server.port)
-            stack.callback(session.close)
-            session.hello(TOKEN)
-        time.sleep(2)
-        before, begin = server.cpu_seconds(), time.perf_counter()
-        time.sleep(seconds)
-        return (server.cpu_seconds() - before) / (time.perf_counter() - begin)
+def reply_bytes(server: Server, method: str, params: dict[str, Any] | None) -> int:
+    """Checks that the method works before it is timed; the size of its payload."""
+    session = Session(server.port)
+    try:
+        session.hello(TOKEN)
+        reply = session.call(method, params)
+    finally:
+        session.close()
+    if not reply["ok"]:
+        raise LoadError(f"{server.name}: {method}: {reply['error']}")
+    return len(json.dumps(reply.get("payload"), separators=(",", ":")))
 
 
-def echo(name: str, *arguments: str, node: Official | None = None, seconds: float) -> dict[int, Result]:
-    """A bare echo server at 1 and 16 in flight per client, with the same small JSON message."""
-    with _pinned(lambda: program(name, *arguments, node=node)) as server:
-        return {
-            in_flight: throughput(
-                server.port, ECHO_FRAME, token=None, clients=CLIENTS, in_flight=in_flight, seconds=seconds
+def in_turns(
+    targets: Sequence[tuple[Server, str | None]], frame: bytes, in_flight: int, *, seconds: float, rounds: int = ROUNDS
+) -> list[Result]:
+    """The same load on each (server, token or None for an echo) in turns; medians over the rounds."""
+    columns: list[list[Result]] = [[] for _ in targets]
+    for _ in range(rounds):
+        for column, (server, token) in zip(columns, targets, strict=True):
+            column.append(
+                throughput(server.port, frame, token=token, clients=CLIENTS, in_flight=in_flight, seconds=seconds)
             )
-            for in_flight in (1, 16)
-        }
+    return [
+        Result(
+            rate=statistics.median(result.rate for result in column),
+            median=statistics.median(result.median for result in column),
+            p99=statistics.median(result.p99 for result in column),
+            requests=sum(result.requests for result in column),
+        )
+        for column in columns
+    ]
+
+
+def idle_cpu(servers: Sequence[Server], seconds: float) -> list[float]:
+    """Share of one core that each server uses with 20 clients that say nothing."""
+    with ExitStack() as stack:
+        for server in servers:
+            for _ in range(20):
+                session = Session(server.port)
+                stack.callback(session.close)
+                session.hello(TOKEN)
+        time.sleep(2)
+        before, begin = [server.cpu_seconds() for server in servers], time.perf_counter()
+        time.sleep(seconds)
+        elapsed = time.perf_counter() - begin
+        return [(server.cpu_seconds() - start) / elapsed for server, start in zip(servers, before, strict=True)]
+
+
+def busy(seconds: float = 2.0) -> float:
+    """Share of the machine that is in use before anything was started here; tells how far to trust a run."""
+
+    def sample() -> tuple[int, int]:
+        fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+        return sum(fields), fields[3] + fields[4]
+
+    total, idle = sample()
+    time.sleep(seconds)
+    total_after, idle_after = sample()
+    return 1 - (idle_after - idle) / max(1, total_after - total)
 
 
 def per_connection(start: Start, count: int) -> float:
     """Bytes of resident memory for each of `count` idle connections that said hello."""
-    with _pinned(start) as server, ExitStack() as stack:
+    with pinned(start) as server, ExitStack() as stack:
         connect_rate(server.port, TOKEN, count=100)  # what the first sessions load stays; it is not theirs
         before = server.settled_bytes()
         for _ in range(count):
@@ -143,7 +158,7 @@ def per_connection(start: Start, count: int) -> float:
 
 def fanout(name: str, *arguments: str, token: str | None, clients: int = 500, rounds: int = 20) -> float:
     """Median seconds from the trigger until every client has the event."""
-    with _pinned(lambda: program(name, *arguments)) as server, ExitStack() as stack:
+    with pinned(lambda: program(name, *arguments)) as server, ExitStack() as stack:
         poller = select.epoll()
         stack.callback(poller.close)
         sessions: dict[int, Session] = {}
@@ -177,7 +192,8 @@ def fanout(name: str, *arguments: str, token: str | None, clients: int = 500, ro
 
 def reference(start: Start, official: Official, seconds: float) -> dict[str, float]:
     """The same questions from @openclaw/gateway-client; its own speed is the limit, not a fast server's."""
-    with _pinned(start) as server:
+    with pinned(start) as server:
+        server.wait_ready(path="/readyz", seconds=60)
         ran = subprocess.run(
             [official.node, str(HERE / "reference_client.mjs"), f"ws://127.0.0.1:{server.port}", TOKEN, str(seconds)],
             stdin=subprocess.DEVNULL,

@@ -189,7 +189,10 @@ class Official:
 
 @contextlib.contextmanager
 def openclaw(official: Official) -> Iterator[Server]:
-    """OpenClaw's own gateway, as small as its switches make it: no channels, no discovery, no updates, no cron."""
+    """OpenClaw's own gateway, as small as its switches make it: no channels, no discovery, no updates, no cron.
+
+    It answers /health before it admits clients; wait for /readyz before asking it anything else.
+    """
     with _folder() as folder:
         port = _free_port()
         config = {

@@ -1,6 +1,7 @@
 """Where a client may dial, and in the clear or not."""
 
 import pytest
+
 from openclaw_gateway.client import ConnectFailed, GatewayAddress
 
 

@@ -11,6 +11,8 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from trio_websocket import WebSocketConnection, serve_websocket
+
 from openclaw_gateway.client import (
     CallFailed,
     CallTimedOut,
@@ -22,8 +24,6 @@ from openclaw_gateway.client import (
 )
 from openclaw_gateway.client.connection import MAX_CALLS, MAX_EVENTS
 from openclaw_gateway.errors import LocalProtocolError
-from trio_websocket import WebSocketConnection, serve_websocket
-
 from tests.scripted_gateway import NO_ANSWER, ScriptedGateway, hello_ok, open_scripted_gateway, send
 
 TOKEN = Credentials(token="secret-token")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from openclaw_gateway.client import ConnectFailed, GatewayAddress
 from openclaw_gateway.client.http import MAX_BODY, get
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from openclaw_gateway.client import Credentials, DeviceIdentity, load_or_create_identity
 from openclaw_gateway.client.handshake import Introduction, connect_params
 from openclaw_gateway.client.identity import IdentityUnreadable, load_identity, v3_payload

@@ -1,4 +1,4 @@
-"""A home of its own for every test: a state directory, an environment that is only what the test puts in, a file writer."""
+"""A home of its own for every test: a state directory, an environment of its own, a file writer."""
 
 from __future__ import annotations
 

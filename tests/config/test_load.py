@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import random
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from openclaw_gateway.config import ConfigError, GatewayConfig, config_path, load_config, state_dir
+from openclaw_gateway.config import ConfigError, ConfigIssue, GatewayConfig, config_path, load_config, state_dir
 from openclaw_gateway.config.interpolate import Unresolved, fill
 from openclaw_gateway.config.lastgood import read_good, remember_good
 from openclaw_gateway.config.load import check_text
@@ -34,7 +35,7 @@ def fatal(home: Home, text: str, **overrides: object) -> str:
     return str(caught.value)
 
 
-# --- where from --------------------------------------------------------------------------------------------------------
+# --- where from ---
 
 
 def test_paths_follow_the_environment(tmp_path: Path) -> None:
@@ -58,7 +59,9 @@ def test_no_file_gives_the_defaults(home: Home) -> None:
 def test_v55_dot_env_is_never_read(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.write(SEED)
     for directory in (home.root, home.state):
-        (directory / ".env").write_text("GATEWAY_TOKEN=planted\nOPENCLAW_GATEWAY_PORT=1\nOPENCLAW_CONFIG_PATH=/etc/passwd\n")
+        (directory / ".env").write_text(
+            "GATEWAY_TOKEN=planted\nOPENCLAW_GATEWAY_PORT=1\nOPENCLAW_CONFIG_PATH=/etc/passwd\n"
+        )
         monkeypatch.chdir(directory)
         assert "GATEWAY_TOKEN" in fatal(home, SEED)
 
@@ -76,7 +79,7 @@ def test_a_file_that_cannot_be_read_is_not_an_absent_one(home: Home, kind: str) 
         load_config(env=home.env)
 
 
-# --- the seed's blocks -------------------------------------------------------------------------------------------------
+# --- the seed's blocks ---
 
 SEED_BLOCKS = {
     "S036 basic": SEED,
@@ -89,8 +92,10 @@ SEED_BLOCKS = {
     "S147 token life": """{ gateway: { auth: { type: "token", token: "${GATEWAY_TOKEN}", expiresIn: "24h",
         refresh: { enabled: true, maxUses: 1000 } } } }""",
     "S150 password": """{ gateway: { auth: { type: "password", passwordHash: "%s", policy: { minLength: 12,
-        requireUppercase: true, requireLowercase: true, requireNumbers: true, requireSymbols: true, maxAge: "90d" } } } }""",
-    "S082 channels": """{ channels: { telegram: { dm: { policy: "pairing", allowFrom: ["trusted-user-1", "trusted-user-2"] } },
+        requireUppercase: true, requireLowercase: true, requireNumbers: true, requireSymbols: true,
+        maxAge: "90d" } } } }""",
+    "S082 channels": """{ channels: {
+        telegram: { dm: { policy: "pairing", allowFrom: ["trusted-user-1", "trusted-user-2"] } },
         discord: { dm: { policy: "pairing", allowFrom: ["user-id-1", "user-id-2"] } } } }""",
 }
 BCRYPT = "$2b$10$" + "N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"
@@ -109,8 +114,12 @@ def test_s037_s157_values_arrive(home: Home) -> None:
     home.env["GATEWAY_TOKEN"] = SECRET
     config = home.load(SEED).config
     assert (config.bind, config.port, config.mode, config.auth.type, config.auth.token) == (
-        "loopback", 18789, "local", "token", SECRET,
-    )  # fmt: skip
+        "loopback",
+        18789,
+        "local",
+        "token",
+        SECRET,
+    )
     config = home.load(SEED_BLOCKS["S147 token life"]).config
     assert (config.auth.expires_in, config.auth.refresh.max_uses) == (86_400, 1000)
     config = home.load(SEED_BLOCKS["S150 password"].replace("%s", BCRYPT)).config
@@ -123,7 +132,7 @@ def test_s037_s157_values_arrive(home: Home) -> None:
     assert (config.tailscale.mode, config.tailscale.reset_on_exit) == ("serve", True)
 
 
-# --- environment -------------------------------------------------------------------------------------------------------
+# --- environment ---
 
 
 def test_s040_interpolation() -> None:
@@ -165,7 +174,10 @@ def test_proxy4_an_unset_secret_nobody_asks_for_does_not_abort(home: Home, block
 
 def test_env_reference_objects_count_as_references(home: Home) -> None:
     home.env["TOK"] = SECRET
-    assert home.load('{gateway: {auth: {token: {source: "env", provider: "default", id: "TOK"}}}}').config.auth.token == SECRET
+    assert (
+        home.load('{gateway: {auth: {token: {source: "env", provider: "default", id: "TOK"}}}}').config.auth.token
+        == SECRET
+    )
     assert "not supported" in fatal(home, '{gateway: {auth: {token: {source: "file", provider: "x", id: "/a"}}}}')
 
 
@@ -200,7 +212,7 @@ def test_flags_may_use_openclaws_names(home: Home) -> None:
     assert home.load("{}", gateway__auth__mode="none").config.auth.type == "none"
 
 
-# --- aliases -----------------------------------------------------------------------------------------------------------
+# --- aliases ---
 
 
 def test_c1_c5_c10_openclaws_names(home: Home) -> None:
@@ -235,16 +247,26 @@ def test_a_password_without_a_type_means_the_password(home: Home) -> None:
     assert home.load('{gateway: {auth: {password: "secret-secret"}}}').config.auth.type == "password"
     said = fatal(home, '{gateway: {auth: {password: "secret-secret", token: "t-0123456789012345"}}}')
     assert "both a token and a password" in said
+    both = '{gateway: {auth: {password: "secret-secret", token: "t-0123456789012345"}}}'
+    assert home.load(both, gateway__auth__token="from-a-flag-0123").config.auth.type == "token"
+    assert home.load(both, gateway__auth__password="from-a-flag-0123").config.auth.type == "password"
+    assert home.load(both, gateway__auth__mode="none").config.auth.type == "none"
 
 
-# --- unknown keys and bad values ---------------------------------------------------------------------------------------
+# --- unknown keys and bad values ---
 
 
 def test_cfg1_unknown_keys_cost_one_warning(home: Home) -> None:
     loaded = home.load("""{ agents: { defaults: {} }, models: {}, gateway: { prot: 1, tls: { enabled: true } },
         channels: { telegram: { dm: { polcy: "open" }, groups: {} } }, $schema: "x" }""")
     assert len(loaded.warnings) == 1
-    for name in ("agents", "models", "gateway.prot (did you mean gateway.port?)", "gateway.tls", "channels.telegram.dm.polcy"):
+    for name in (
+        "agents",
+        "models",
+        "gateway.prot (did you mean gateway.port?)",
+        "gateway.tls",
+        "channels.telegram.dm.polcy",
+    ):
         assert name in loaded.warnings[0]
     assert not loaded.degraded
     assert loaded.config.channels["telegram"].extra == {"groups": {}}
@@ -253,22 +275,33 @@ def test_cfg1_unknown_keys_cost_one_warning(home: Home) -> None:
 def test_cfg1_bad_values_fall_back_to_last_good_then_default(home: Home) -> None:
     home.env["GATEWAY_TOKEN"] = SECRET
     assert remember_good(home.load("{gateway: {port: 20000, nodes: {invokeTimeoutMs: 5000}}}"))
-    loaded = home.load('{gateway: {port: "many", nodes: {invokeTimeoutMs: -1}, transports: {websocket: {pingIntervalMs: 1}}}}')
+    loaded = home.load(
+        '{gateway: {port: "many", nodes: {invokeTimeoutMs: -1}, transports: {websocket: {pingIntervalMs: 1}}}}'
+    )
     config = loaded.config
-    assert (config.port, config.nodes.invoke_timeout_ms, config.transports.websocket.ping_interval_ms) == (20000, 5000, 30000)
+    assert (config.port, config.nodes.invoke_timeout_ms, config.transports.websocket.ping_interval_ms) == (
+        20000,
+        5000,
+        30000,
+    )
     assert loaded.degraded
     assert {issue.path for issue in loaded.issues} == {
-        "gateway.port", "gateway.nodes.invokeTimeoutMs", "gateway.transports.websocket.pingIntervalMs",
-    }  # fmt: skip
+        "gateway.port",
+        "gateway.nodes.invokeTimeoutMs",
+        "gateway.transports.websocket.pingIntervalMs",
+    }
     assert "20000" in str(next(issue for issue in loaded.issues if issue.path == "gateway.port"))
 
 
 def test_a_bad_value_never_reopens_a_door(home: Home) -> None:
     """The last good value of what decides who may come in may be exactly what the edit was to end."""
-    assert remember_good(home.load("""{ gateway: { bind: "0.0.0.0", trustedProxies: ["10.0.0.1"],
+    assert remember_good(
+        home.load("""{ gateway: { bind: "0.0.0.0", trustedProxies: ["10.0.0.1"],
         pairing: { autoApprove: { lan: ["10.0.0.0/24"], sharedSecret: "baseline" } } },
-        channels: { telegram: { dm: { policy: "open", allowFrom: ["1"] } } } }"""))
-    config = home.load("""{ gateway: { bind: "lopback", trustedProxies: 5, auth: { allowQueryToken: "no", expiresIn: "soon" },
+        channels: { telegram: { dm: { policy: "open", allowFrom: ["1"] } } } }""")
+    )
+    config = home.load("""{ gateway: { bind: "lopback", trustedProxies: 5,
+        auth: { allowQueryToken: "no", expiresIn: "soon" },
         pairing: { autoApprove: { loopback: "no", lan: {}, sharedSecret: "of" } } },
         channels: { telegram: { dm: { policy: "clsed", allowFrom: 5 } } } }""").config
     assert config.bind == "loopback"
@@ -318,7 +351,7 @@ def test_a_broken_file_without_a_last_good_one_is_fatal(home: Home) -> None:
     assert str(home.file) in said
 
 
-# --- last known good ---------------------------------------------------------------------------------------------------
+# --- last known good ---
 
 
 def test_remember_good_is_private_whole_and_as_written(home: Home) -> None:
@@ -334,12 +367,29 @@ def test_remember_good_is_private_whole_and_as_written(home: Home) -> None:
     assert read_good(home.state) == SEED
 
 
-# --- properties --------------------------------------------------------------------------------------------------------
+# --- properties ---
 
 
 def _mutated(rng: random.Random, value: Any) -> Any:
     """One place somewhere in the tree replaced by something that does not belong there."""
-    junk = [None, True, -1, 10**30, 0.5, "", "x", "\x00", [], {}, [[]], {"a": 1}, "999d", "${NOPE}", float("inf"), ["*"]]
+    junk: list[Any] = [
+        None,
+        True,
+        -1,
+        10**30,
+        0.5,
+        "",
+        "x",
+        "\x00",
+        [],
+        {},
+        [[]],
+        {"a": 1},
+        "999d",
+        "${NOPE}",
+        float("inf"),
+        ["*"],
+    ]
     if isinstance(value, dict) and value and rng.random() < 0.85:
         key = rng.choice(list(value))
         out = dict(value)
@@ -356,19 +406,34 @@ def _mutated(rng: random.Random, value: Any) -> Any:
 
 WHOLE = {
     "gateway": {
-        "bind": "lan", "port": 18789, "mode": "local", "customBindHost": "127.0.0.1",
-        "auth": {"type": "token", "token": SECRET, "expiresIn": "24h", "policy": {"minLength": 12, "maxAge": "90d"},
-                 "refresh": {"enabled": True, "maxUses": 10}, "allowTailscale": False, "allowQueryToken": True},
-        "transports": {"websocket": {"pingIntervalMs": 30000, "maxMessageSize": 1048576},
-                       "http": {"port": 18789, "cors": {"enabled": True, "origins": ["*"]}}},
-        "tailscale": {"mode": "off"}, "controlUi": {"allowedOrigins": ["https://a.example"]},
-        "trustedProxies": ["10.0.0.1"], "pairing": {"autoApprove": {"lan": ["192.168.0.0/24"]}, "requestTtlMs": 300000},
-        "nodes": {"invokeTimeoutMs": 1000}, "remote": {"url": "wss://h:1", "token": SECRET},
+        "bind": "lan",
+        "port": 18789,
+        "mode": "local",
+        "customBindHost": "127.0.0.1",
+        "auth": {
+            "type": "token",
+            "token": SECRET,
+            "expiresIn": "24h",
+            "policy": {"minLength": 12, "maxAge": "90d"},
+            "refresh": {"enabled": True, "maxUses": 10},
+            "allowTailscale": False,
+            "allowQueryToken": True,
+        },
+        "transports": {
+            "websocket": {"pingIntervalMs": 30000, "maxMessageSize": 1048576},
+            "http": {"port": 18789, "cors": {"enabled": True, "origins": ["*"]}},
+        },
+        "tailscale": {"mode": "off"},
+        "controlUi": {"allowedOrigins": ["https://a.example"]},
+        "trustedProxies": ["10.0.0.1"],
+        "pairing": {"autoApprove": {"lan": ["192.168.0.0/24"]}, "requestTtlMs": 300000},
+        "nodes": {"invokeTimeoutMs": 1000},
+        "remote": {"url": "wss://h:1", "token": SECRET},
     },
     "channels": {"telegram": {"enabled": True, "botToken": "1", "dm": {"policy": "open", "allowFrom": ["1"]}}},
     "logging": {"level": "info", "maxBytes": 1000000, "backups": 3, "console": True},
     "agents": {"list": []},
-}  # fmt: skip
+}
 
 
 def test_cfg1_500_mutated_configs_never_crash(home: Home) -> None:
@@ -379,22 +444,28 @@ def test_cfg1_500_mutated_configs_never_crash(home: Home) -> None:
         if rng.random() < 0.5:
             tree = _mutated(rng, tree) if isinstance(tree, dict) else tree
         text = json.dumps(tree)
-        try:
-            loaded = home.load(text)
-        except ConfigError as error:
-            outcomes["refused"] += 1
-            assert error.exit_code == 78
-            assert all(issue.path.startswith("gateway") or issue.path == "" for issue in error.issues if issue.severity == "fatal")
-        else:
-            outcomes["degraded" if loaded.degraded else "ok"] += 1
-            assert loaded.degraded == any(issue.severity == "fallback" for issue in loaded.issues)
-            assert SECRET not in " ".join(map(str, loaded.issues)) + repr(loaded) + " ".join(loaded.warnings)
+        outcome, issues = _outcome(home, text)
+        outcomes[outcome] += 1
+        kinds = {issue.severity for issue in issues}
+        assert (outcome == "refused") == ("fatal" in kinds)
+        assert outcome == "refused" or (outcome == "degraded") == ("fallback" in kinds)
+        assert all(issue.path.startswith("gateway") or not issue.path for issue in issues if issue.severity == "fatal")
+        assert SECRET not in " ".join(map(str, issues))
     assert min(outcomes.values()) > 20, outcomes
+
+
+def _outcome(home: Home, text: str) -> tuple[str, tuple[ConfigIssue, ...]]:
+    try:
+        loaded = home.load(text)
+    except ConfigError as error:
+        return ("refused" if error.exit_code == 78 else "crashed"), error.issues
+    assert SECRET not in repr(loaded) + " ".join(loaded.warnings)
+    return ("degraded" if loaded.degraded else "ok"), loaded.issues
 
 
 @given(seed=st.integers(0, 2**32))
 @hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_cfg2_validate_says_ok_exactly_when_a_start_would_run_as_written(make: None, home: Home, seed: int) -> None:
+def test_cfg2_validate_says_ok_exactly_when_a_start_would_run_as_written(home: Home, seed: int) -> None:
     text = json.dumps(_mutated(random.Random(seed), WHOLE))
     try:
         checked = check_text(text, env=home.env)
@@ -408,11 +479,6 @@ def test_cfg2_validate_says_ok_exactly_when_a_start_would_run_as_written(make: N
     assert validate_ok == start_ok
 
 
-@pytest.fixture
-def make() -> None:
-    """Keeps the property's signature free of positional surprises."""
-
-
 def test_a_file_others_can_read_with_a_secret_in_it_is_told(home: Home) -> None:
     home.write('{gateway: {auth: {token: "t-0123456789012345"}}}', mode=0o644)
     (issue,) = home.load().issues
@@ -421,6 +487,24 @@ def test_a_file_others_can_read_with_a_secret_in_it_is_told(home: Home) -> None:
     home.env["GATEWAY_TOKEN"] = SECRET
     home.write(SEED, mode=0o644)
     assert home.load().issues == (), "a reference is no secret"
+
+
+def test_lists_tables_and_reports_are_capped(home: Home) -> None:
+    loaded = home.load(json.dumps({"gateway": {"trustedProxies": ["10.0.0.1"] * 1001}}))
+    assert loaded.config.trusted_proxies == ()
+    loaded = home.load(json.dumps({"channels": {f"c{n}": {} for n in range(300)}}))
+    assert len(loaded.config.channels) == 200
+    loaded = home.load(json.dumps({f"k{n}": 1 for n in range(1500)}))
+    assert len(loaded.ignored) == 1000
+    assert "and 980 more" in loaded.warnings[0]
+    assert len(loaded.warnings[0]) < 1000
+
+
+def test_a_pipe_in_place_of_the_file_does_not_hold_the_start_up(home: Home) -> None:
+    home.state.mkdir()
+    os.mkfifo(home.file)
+    with pytest.raises(ConfigError, match="regular file"):
+        home.load()
 
 
 def test_hashes_follow_text_and_values(make_home: Callable[[str], Home]) -> None:

@@ -16,15 +16,15 @@ LONG, SHORT = "t" * 24, "t" * 23
 @pytest.mark.parametrize(
     ("mode", "auth", "allowed"),
     [
-        ("funnel", '{type: "password", passwordHash: "%s"}' % HASH, True),
+        ("funnel", f'{{type: "password", passwordHash: "{HASH}"}}', True),
         ("funnel", '{type: "password", password: "some-password", allowTailscale: true}', True),
-        ("funnel", '{type: "token", token: "%s", allowTailscale: false}' % LONG, True),
+        ("funnel", f'{{type: "token", token: "{LONG}", allowTailscale: false}}', True),
         ("funnel", '{type: "token", allowTailscale: false}', True),
-        ("funnel", '{type: "token", token: "%s", allowTailscale: false}' % SHORT, False),
-        ("funnel", '{type: "token", token: "%s", allowTailscale: true}' % LONG, False),
-        ("funnel", '{type: "token", token: "%s"}' % LONG, False),
+        ("funnel", f'{{type: "token", token: "{SHORT}", allowTailscale: false}}', False),
+        ("funnel", f'{{type: "token", token: "{LONG}", allowTailscale: true}}', False),
+        ("funnel", f'{{type: "token", token: "{LONG}"}}', False),
         ("funnel", '{type: "none", allowTailscale: false}', False),
-        ("serve", '{type: "token", token: "%s"}' % LONG, True),
+        ("serve", f'{{type: "token", token: "{LONG}"}}', True),
         ("serve", '{type: "none"}', False),
     ],
 )
@@ -32,10 +32,14 @@ def test_c6_s129_s130_exposure_needs_authentication(home: Home, mode: str, auth:
     loaded = home.load('{gateway: {tailscale: {mode: "' + mode + '"}, auth: ' + auth + "}}")
     assert loaded.config.tailscale.mode == (mode if allowed else "off")
     assert loaded.degraded != allowed
-    assert [issue.path for issue in loaded.issues if issue.severity == "fallback"] == ([] if allowed else ["gateway.tailscale.mode"])
+    assert [issue.path for issue in loaded.issues if issue.severity == "fallback"] == (
+        [] if allowed else ["gateway.tailscale.mode"]
+    )
 
 
-@pytest.mark.parametrize(("bind", "allowed"), [("loopback", True), ("127.0.0.1", True), ("lan", False), ("0.0.0.0", False), ("auto", False)])
+@pytest.mark.parametrize(
+    ("bind", "allowed"), [("loopback", True), ("127.0.0.1", True), ("lan", False), ("0.0.0.0", False), ("auto", False)]
+)
 def test_s128_exposure_needs_a_loopback_bind(home: Home, bind: str, allowed: bool) -> None:
     loaded = home.load('{gateway: {bind: "' + bind + '", tailscale: {mode: "serve"}}}')
     assert (loaded.config.tailscale.mode == "serve") == allowed
@@ -45,7 +49,10 @@ def test_s128_exposure_needs_a_loopback_bind(home: Home, bind: str, allowed: boo
 
 def test_c6_a_short_token_from_the_environment_counts_too(home: Home) -> None:
     home.env["OPENCLAW_GATEWAY_TOKEN"] = SHORT
-    assert home.load('{gateway: {tailscale: {mode: "funnel"}, auth: {allowTailscale: false}}}').config.tailscale.mode == "off"
+    assert (
+        home.load('{gateway: {tailscale: {mode: "funnel"}, auth: {allowTailscale: false}}}').config.tailscale.mode
+        == "off"
+    )
 
 
 def test_s117_one_port(home: Home) -> None:
@@ -56,7 +63,8 @@ def test_s117_one_port(home: Home) -> None:
 
 
 def test_s151_s156_a_plaintext_password_is_held_to_the_policy(home: Home) -> None:
-    policy = "policy: {minLength: 12, requireUppercase: true, requireLowercase: true, requireNumbers: true, requireSymbols: true}"
+    policy = "policy: {minLength: 12, requireUppercase: true, requireLowercase: true, requireNumbers: true,"
+    policy += " requireSymbols: true}"
     with pytest.raises(ConfigError) as caught:
         home.load('{gateway: {auth: {type: "password", password: "hunter2", ' + policy + "}}}")
     said = str(caught.value)
@@ -71,7 +79,9 @@ def test_s151_s156_a_plaintext_password_is_held_to_the_policy(home: Home) -> Non
 
 
 def test_password_policy_counts_letters_of_every_script() -> None:
-    policy = PasswordPolicy(min_length=1, require_uppercase=True, require_lowercase=True, require_numbers=True, require_symbols=True)
+    policy = PasswordPolicy(
+        min_length=1, require_uppercase=True, require_lowercase=True, require_numbers=True, require_symbols=True
+    )
     assert password_faults("Äß1-", policy) == ()
     assert password_faults("äß1 ", policy) == ("requireUppercase", "requireSymbols")
 
@@ -105,7 +115,7 @@ def test_unsafe_authentication_is_fatal(home: Home, text: str) -> None:
         '{gateway: {bind: "0.0.0.0"}}',
         '{gateway: {auth: {type: "trusted-proxy"}, trustedProxies: ["127.0.0.1"]}}',
         '{gateway: {auth: {type: "none"}}}',
-        '{gateway: {transports: {websocket: {enabled: false}, http: {enabled: false}}}}',
+        "{gateway: {transports: {websocket: {enabled: false}, http: {enabled: false}}}}",
     ],
 )
 def test_proxy4_nothing_that_is_safe_is_refused(home: Home, text: str) -> None:
@@ -114,9 +124,19 @@ def test_proxy4_nothing_that_is_safe_is_refused(home: Home, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("bind", "host", "loopback"),
-    [("loopback", None, True), ("127.0.0.1", None, True), ("::1", None, True), ("127.9.9.9", None, True), ("custom", "127.0.0.1", True),
-     ("custom", "10.0.0.1", False), ("lan", None, False), ("auto", None, False), ("tailnet", None, False), ("::", None, False)],
-)  # fmt: skip
+    [
+        ("loopback", None, True),
+        ("127.0.0.1", None, True),
+        ("::1", None, True),
+        ("127.9.9.9", None, True),
+        ("custom", "127.0.0.1", True),
+        ("custom", "10.0.0.1", False),
+        ("lan", None, False),
+        ("auto", None, False),
+        ("tailnet", None, False),
+        ("::", None, False),
+    ],
+)
 def test_which_binds_are_loopback(bind: str, host: str | None, loopback: bool) -> None:
     assert is_loopback_bind(GatewayConfig(bind=bind, custom_bind_host=host)) == loopback
 

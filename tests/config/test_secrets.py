@@ -30,7 +30,11 @@ def test_auth1_the_order_of_the_sources(home: Home) -> None:
     assert (found.token, found.source) == ("from-the-environment", "environment OPENCLAW_GATEWAY_TOKEN")
     found = resolve_auth(GatewayConfig(), home.state, home.env)
     assert found.source == f"file {generated_token_path(home.state)}"
-    assert found.fingerprint == hashlib.sha256((found.token or "").encode()).hexdigest()[:8] == fingerprint(found.token or "")
+    assert (
+        found.fingerprint
+        == hashlib.sha256((found.token or "").encode()).hexdigest()[:8]
+        == fingerprint(found.token or "")
+    )
 
 
 def test_net5_the_generated_token(home: Home) -> None:
@@ -116,12 +120,17 @@ def test_c17_passwords(home: Home) -> None:
     flagged = resolve_auth(both, home.state, home.env, overridden={"gateway.auth.password"})
     assert (flagged.password, flagged.source) == ("plain-password", "flag --password")
     env = {**home.env, "OPENCLAW_GATEWAY_PASSWORD": "from-env"}
-    assert resolve_auth(GatewayConfig(auth=AuthConfig(type="password")), None, env).source == "environment OPENCLAW_GATEWAY_PASSWORD"
+    assert (
+        resolve_auth(GatewayConfig(auth=AuthConfig(type="password")), None, env).source
+        == "environment OPENCLAW_GATEWAY_PASSWORD"
+    )
     with pytest.raises(ConfigError):
         resolve_auth(GatewayConfig(auth=AuthConfig(type="password")), None, home.env)
 
 
-@pytest.mark.parametrize(("variable", "kind"), [("OPENCLAW_GATEWAY_TOKEN", "token"), ("OPENCLAW_GATEWAY_PASSWORD", "password")])
+@pytest.mark.parametrize(
+    ("variable", "kind"), [("OPENCLAW_GATEWAY_TOKEN", "token"), ("OPENCLAW_GATEWAY_PASSWORD", "password")]
+)
 def test_auth4_the_marker_is_no_secret_in_the_environment_either(home: Home, variable: str, kind: str) -> None:
     auth = AuthConfig(type="token") if kind == "token" else AuthConfig(type="password")
     with pytest.raises(ConfigError):

@@ -11,8 +11,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import openclaw_gateway.ops.log as log_module
 import pytest
+
+import openclaw_gateway.ops.log as log_module
 from openclaw_gateway.config.schema import LoggingConfig
 from openclaw_gateway.ops.log import FIELDS, escape, get_logger, log_path, open_log
 from openclaw_gateway.ops.logconsole import ConsoleHandler

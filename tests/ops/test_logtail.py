@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from openclaw_gateway.ops import logtail
 from openclaw_gateway.ops.logtail import MAX_BYTES, MAX_LINES, tail, tail_json
 

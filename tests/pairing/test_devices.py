@@ -417,7 +417,7 @@ async def test_v60_a_row_that_cannot_be_read_closes_the_book(
 
 
 async def test_state2_a_store_that_fails_later_degrades_only_writes(
-    book: DeviceBook, state_dir: Path, make_ask: MakeAsk
+    book: DeviceBook, store: Store, state_dir: Path, make_ask: MakeAsk
 ) -> None:
     device = (await book.approve_silently(make_ask("a", "read"), "local", START_MS)).device
     known = await book.request_pairing(make_ask("b", "read"), START_MS)
@@ -431,6 +431,7 @@ async def test_state2_a_store_that_fails_later_degrades_only_writes(
     assert book.pending() == (known.request,)  # what is not on the disk is not listed
     (state_dir / "aside").rename(state_dir / "gateway.db")
     await book.flush()  # nothing was forgotten
+    assert await store.run(lambda db: db.execute("SELECT last_ip FROM device_roles").fetchall()) == [("192.0.2.3",)]
     assert (await book.request_pairing(make_ask("c", "read"), START_MS)).created
 
 

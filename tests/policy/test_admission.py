@@ -450,7 +450,7 @@ def test_a_device_token_grants_what_was_approved_or_less(scopes: tuple[str, ...]
     [
         (None, False),
         (Approval(device_id="ff" * 32, scopes=(ADMIN,)), False),
-        (Approval(role="node"), False),
+        (Approval(role="node", scopes=(ADMIN,)), False),
         (Approval(scopes=(ADMIN,)), True),
     ],
 )

@@ -75,6 +75,7 @@ def verdict(origin: str, peer: Peer | None = None, rules: OriginRules = CONFIGUR
         ("http://user@127.0.0.1:18789", "127.0.0.1:18789", False),
         ("http://127.0.0.1:99999", "127.0.0.1:99999", False),
         ("chrome-extension://abc", "127.0.0.1:18789", False),
+        ("chrome-extension://localhost:18789", "localhost:18789", False),
         ("http://2130706433:18789", "2130706433:18789", False),
         ("http://" + "a" * 400, "127.0.0.1:18789", False),
     ],

@@ -39,11 +39,29 @@ def damage(path: Path) -> None:
     path.write_bytes(content[:100] + b"\xff" * (len(content) - 100))
 
 
+def held_by_backups(state_dir: Path) -> list[list[str]]:
+    held = []
+    for backup in list_backups(state_dir / "backups"):
+        copy = sqlite3.connect(backup.path)
+        held.append(names(copy))
+        copy.close()
+    return held
+
+
 async def test_state1_a_fresh_directory_starts_empty(state_dir: Path, modes: Modes) -> None:
     async with open_store(state_dir) as store:
         assert await store.run(names) == []
         assert store.recovery is None
         assert modes(state_dir) == {}  # with -wal and -shm there
+
+
+async def test_a_relative_path_with_odd_characters_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd = Path("st ate%41?#'ü")
+    await paired_store(odd, "a")
+    damage(odd / "gateway.db")
+    async with open_store(odd) as store:
+        assert await store.run(names) == ["a"]
 
 
 @pytest.mark.parametrize("kind", ["garbage", "empty", "truncated", "not-ours"])
@@ -129,17 +147,32 @@ async def test_a_stale_journal_is_not_played_into_a_restored_database(state_dir:
     pair(db, "unlucky")
     shutil.copy(files.journal[0], state_dir / "saved-wal")
     db.close()
+    stale = (state_dir / "saved-wal").read_bytes()
+    assert stale
     damage(files.database)
-    shutil.move(state_dir / "saved-wal", files.journal[0])
+    shutil.copy(state_dir / "saved-wal", files.journal[0])
     async with open_store(state_dir) as store:
         assert await store.run(names) == ["a"]
         assert await store.run(lambda db: db.execute("PRAGMA integrity_check").fetchone()) == ("ok",)
+        assert store.recovery is not None
+        assert store.recovery.quarantine is not None
+        assert (store.recovery.quarantine / "gateway.db-wal").read_bytes() == stale
+    # The process died when the backup lay ready and the old journal was still there:
+    backup = list_backups(files.backups)[0]
+    shutil.copy(backup.path, files.restored)
+    shutil.copy(state_dir / "saved-wal", files.journal[0])
+    async with open_store(state_dir) as store:
+        assert await store.run(names) == ["a"]
+        assert await store.run(lambda db: db.execute("PRAGMA integrity_check").fetchone()) == ("ok",)
+    assert not files.restored.exists()
 
 
 async def test_v26_a_restore_does_not_bring_back_what_was_revoked(state_dir: Path) -> None:
     await paired_store(state_dir, "kept", "revoked")
-    async with open_store(state_dir) as store:
+    async with open_store(state_dir) as store:  # which takes the daily backup, with both
+        assert {backup.kind for backup in list_backups(state_dir / "backups")} == {"daily", "latest"}
         await store.run(lambda db: db.execute("DELETE FROM devices WHERE device_id = 'revoked'"), revokes=True)
+    assert held_by_backups(state_dir) == [["kept"]]
     damage(state_dir / "gateway.db")
     async with open_store(state_dir) as store:
         assert await store.run(names) == ["kept"]
@@ -155,10 +188,7 @@ async def test_v26_backups_are_renewed_even_if_the_process_dies_right_after_the_
     db.close()
     async with open_store(state_dir):
         pass
-    for backup in list_backups(state_dir / "backups"):
-        copy = sqlite3.connect(backup.path)
-        assert names(copy) == ["kept"]
-        copy.close()
+    assert held_by_backups(state_dir) == [["kept"]]
     damage(state_dir / "gateway.db")
     async with open_store(state_dir) as store:
         assert await store.run(names) == ["kept"]

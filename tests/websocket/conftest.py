@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+
 from openclaw_gateway import GatewayConfig, open_gateway
 from openclaw_gateway.config.schema import AuthConfig, TransportsConfig, WebSocketConfig
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import trio
+
 from openclaw_gateway.config.schema import WebSocketConfig
 from openclaw_gateway.server import upgrade
 
@@ -29,11 +31,12 @@ async def test_ws_any_path_upgrades(path: str, port: int) -> None:
 
 
 async def test_ws_header_forms_of_browsers_and_proxies(port: int) -> None:
-    for headers in (
+    forms: tuple[dict[str, Any], ...] = (
         {"connection": "keep-alive, Upgrade"},
         {"connection": "upgrade", "upgrade": "WebSocket"},
         {"connection": "Upgrade, keep-alive", "cache_control": "no-cache", "pragma": "no-cache"},
-    ):
+    )
+    for headers in forms:
         async with await RawClient.dial(port) as client:
             await client.upgrade(**headers)
             await client.read_challenge()
