@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import attrs
-import trio
 
 __all__ = ["CallFailed", "GatewayError", "LocalProtocolError", "RemoteProtocolError", "flat_errors"]
 
@@ -73,6 +72,8 @@ def flat_errors() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
+        import trio  # only who runs a gateway pays for it: commands that read a file import this module too
+
         real = [exc for exc in _leaves(group) if not isinstance(exc, trio.Cancelled)]
         if len(real) != 1:
             raise

@@ -164,6 +164,7 @@ def render(line: str, *, utc: bool = False, coloured: bool = False) -> str:
         return printable(line, 4096)
     time_, level = _clock(str(fields.pop("time", "")), utc), str(fields.pop("level", ""))
     subsystem, event = fields.pop("subsystem", ""), fields.pop("event", "")
+    fields.pop("message", None)  # the same in one string, for OpenClaw's own command line
     stack = fields.pop("stack", None)
     rest = " ".join(
         f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}" for key, value in fields.items()

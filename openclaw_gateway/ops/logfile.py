@@ -1,6 +1,7 @@
 """The log file: one JSON object per line, rotated by size, identical lines collapsed.
 
-Owns the file's format (``time``, ``level``, ``subsystem``, ``event``, then the fields), its rotation and its
+Owns the file's format (``time``, ``level``, ``subsystem``, ``event``, ``message``,
+then the fields), its rotation and its
 permissions (0600 in a 0700 folder). It must not know what may be logged: values arrive cleaned.
 
 Invariants: a line is written whole or counted as lost; the file is never over ``max_bytes`` by more than one line,
@@ -227,6 +228,7 @@ def _body(record: logging.LogRecord) -> bytes:
     if fields is None:  # a plain record of somebody who used the standard logger below ours
         head = {"level": level, "subsystem": record.name, "event": record.getMessage()[:2048]}
     else:
-        head = {"level": level, "subsystem": message.subsystem, "event": message.text}
+        # ``message`` is what OpenClaw's own ``logs`` shows of a line; ours shows event and fields.
+        head = {"level": level, "subsystem": message.subsystem, "event": message.text, "message": str(message)}
         head.update(fields)
     return _encode(head)[1:-1]

@@ -59,6 +59,7 @@ def test_file_format_and_modes(tmp_path: Path) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(line["time"]))
     assert {k: v for k, v in line.items() if k != "time"} == {
         "level": "info", "subsystem": "session", "event": "connect",
+        "message": "connect conn_id=c1 peer=127.0.0.1 scopes=operator.read",  # what OpenClaw's own `logs` shows
         "conn_id": "c1", "peer": "127.0.0.1", "scopes": ["operator.read"],
     }  # fmt: skip
     assert stat.S_IMODE(opened.path.stat().st_mode) == 0o600
