@@ -17,7 +17,7 @@ _SCOPES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
             "health", "status", "system-presence", "last-heartbeat", "gateway.identity.get", "logs.tail", "config.get",
-            "config.schema", "channels.status", "diagnostics.stability",
+            "config.schema", "channels.status", "diagnostics.stability", "audit.activity.list",
         ),
         ("operator.read",),
     ),

@@ -10,6 +10,7 @@ started as written. Nothing that is safe is refused.
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ import attrs
 
 from openclaw_gateway.config.issues import ConfigIssue
 from openclaw_gateway.config.schema import GatewayConfig, PasswordPolicy
+from openclaw_gateway.policy.senders import read_allow_from
 
 __all__ = [
     "FUNNEL_TOKEN_LENGTH",
@@ -77,6 +79,7 @@ def apply_rules(
     config = _ports(config, found)
     config = _exposure(config, found, env)
     _surroundings(config, found)
+    _senders(config, found)
     return config, (*mild, *found)
 
 
@@ -260,6 +263,21 @@ def _surroundings(config: GatewayConfig, found: list[ConfigIssue]) -> None:
                 severity="warning",
             )
         )
+
+
+def _senders(config: GatewayConfig, found: list[ConfigIssue]) -> None:
+    for name, channel in config.channels.items():
+        ids, faults = read_allow_from(name, channel.dm.allow_from, policy=channel.dm.policy)
+        listed = json.dumps(sorted(ids))
+        found += [
+            ConfigIssue(
+                path=f"channels.{name}.dm.allowFrom",
+                message=fault,
+                severity="warning",
+                fix=f"openclaw config set channels.{name}.dm.allowFrom '{listed}'",
+            )
+            for fault in faults
+        ]
 
 
 def _is_wide(entry: str) -> bool:

@@ -20,6 +20,7 @@ import attrs
 from openclaw_gateway.protocol.scopes import grantable
 
 __all__ = [
+    "CHANGED",
     "Ask",
     "BookEvent",
     "PairedDevice",
@@ -153,7 +154,7 @@ class Resolution:
     request_id: str
     device_id: str
     role: str
-    decision: str  # approved | rejected | superseded | expired
+    decision: str  # approved | rejected | superseded
     replaced_by: str | None
     added_scopes: tuple[str, ...]
     at_ms: int
@@ -165,6 +166,9 @@ class BookEvent:
 
     name: str
     payload: dict[str, Any]
+
+
+CHANGED: Final = BookEvent("device.pair.changed", {})  # a paired device is not what it was: ask for the list again
 
 
 def ask_hash(public_key: str, role: str, scopes: Sequence[str], commands: Sequence[str]) -> str:
@@ -223,6 +227,7 @@ def paired_to_wire(records: Sequence[PairedDevice]) -> dict[str, Any]:
         "deviceId": newest.device_id,
         "publicKey": newest.public_key,
         "displayName": newest.label or newest.display_name,
+        "operatorLabel": newest.label,
         "platform": newest.platform,
         "deviceFamily": newest.device_family,
         "clientId": newest.client_id,
@@ -247,7 +252,7 @@ def _token_to_wire(record: PairedDevice) -> dict[str, Any]:
         "createdAtMs": record.approved_at_ms,
         "lastUsedAtMs": record.last_seen_at_ms,
     }
-    if record.token_issued_at_ms != record.approved_at_ms:
+    if record.token_issued_at_ms > record.approved_at_ms:
         token["rotatedAtMs"] = record.token_issued_at_ms
     if record.revoked_at_ms is not None:
         token["revokedAtMs"] = record.revoked_at_ms

@@ -1,8 +1,6 @@
-"""Methods about who is paired, who waits, and which nodes there are: `device.pair.list`, `node.pair.list`, `node.list`,
-`node.describe`.
+"""Methods about which nodes there are: `node.pair.list`, `node.list`, `node.describe`.
 
-Owns their scopes. The rows come from pairing/ and nodes/. A caller that holds only its own device's token sees no other
-device's request (V21): the pairing scope is needed for all of these but the node list.
+Owns their scopes. The rows come from pairing/ and nodes/.
 """
 
 from __future__ import annotations
@@ -33,12 +31,6 @@ def register(table: MethodTable, *, book: DeviceBook, registry: SessionRegistry)
         except DeviceBookUnreadable as exc:
             raise CallError(wire_error("store-unavailable")) from exc
 
-    def list_devices(context: CallContext, params: NoParams) -> dict[str, Any]:
-        try:
-            return book.to_wire()
-        except DeviceBookUnreadable as exc:
-            raise CallError(wire_error("store-unavailable")) from exc
-
     def list_nodes(context: CallContext, params: NoParams) -> dict[str, Any]:
         return {"ts": now_ms(), "nodes": rows()}
 
@@ -52,7 +44,6 @@ def register(table: MethodTable, *, book: DeviceBook, registry: SessionRegistry)
                 return {"ts": now_ms(), **row}
         raise CallError(wire_error("unknown-node", node=params.node_id[:80]))
 
-    table.method("device.pair.list", scope="operator.pairing")(list_devices)
     table.method("node.list", scope="operator.read")(list_nodes)
     table.method("node.pair.list", scope="operator.pairing")(list_node_pairings)
     table.method("node.describe", scope="operator.read", params=DescribeParams)(describe_node)

@@ -16,12 +16,15 @@ import attrs
 
 from openclaw_gateway.events.bus import EventBus
 from openclaw_gateway.events.presence import Presence
+from openclaw_gateway.ops.audit import AuditTrail
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.ops.stability import StabilityLog
 from openclaw_gateway.protocol.connect import CONTROL_UI_ID
+from openclaw_gateway.protocol.errors import WireError
 from openclaw_gateway.protocol.hello import DeviceTokenGrant, HelloLimits, HelloSnapshot, hello_ok
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import MethodTable
+from openclaw_gateway.server.recording import record_joined, record_left, record_turned_away
 from openclaw_gateway.server.registry import SessionRegistry
 
 if TYPE_CHECKING:
@@ -63,6 +66,7 @@ class ServerCore:
     snapshot: Callable[[], HelloSnapshot]
     server_version: str
     boot_id: str
+    audit: AuditTrail = attrs.field(factory=AuditTrail)
     bearer_scopes: tuple[str, ...] = BEARER_SCOPES
     now_ms: Callable[[], int] = now_ms
     # websockets logs each connection at info; ours says more, so its logger is one that nobody reads
@@ -71,7 +75,7 @@ class ServerCore:
     def hello(self, session: Session, grant: Grant) -> dict[str, Any]:
         token = None
         if grant.device_token is not None:
-            token = DeviceTokenGrant(token=grant.device_token.token, issued_at_ms=grant.device_token.issued_at_ms)
+            token = DeviceTokenGrant(**attrs.asdict(grant.device_token))
         limits = self.limits
         return hello_ok(
             protocol=grant.protocol,
@@ -90,6 +94,7 @@ class ServerCore:
             scopes=grant.scopes,
             method=grant.method,
             device_token=token,
+            handed=grant.handed,
         )
 
     def joined(self, session: Session) -> None:
@@ -109,10 +114,15 @@ class ServerCore:
             dialect=session.dialect,
             device_id=grant.device_id,
         )
+        record_joined(self.audit, session)
         self.stability.note("connect", {"role": grant.role, "client": grant.params.client.id})
         key = _presence_key(session)
         if key is not None:
             self.presence.update(key, _presence_entry(session, grant), reason="connect")
+
+    def turned_away(self, session: Session, error: WireError) -> None:
+        """A session that the gatekeeper let in found no room."""
+        record_turned_away(self.audit, error, session.peer, session.conn_id)
 
     def left(self, session: Session) -> None:
         """A session ends, admitted or not."""
@@ -130,6 +140,7 @@ class ServerCore:
             reason=reason or None,
             duration_ms=round((time.monotonic() - session.opened_at) * 1000),
         )
+        record_left(self.audit, session)
         self.stability.note("disconnect", {"code": code, "reason": reason})
         key = _presence_key(session)
         if key is not None and not any(_presence_key(other) == key for other in self.registry):

@@ -21,12 +21,23 @@ from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.locality import Peer
 from openclaw_gateway.policy.origin import OriginRules, check_http_request
 from openclaw_gateway.protocol import jsonrpc
-from openclaw_gateway.protocol.errors import WireError
+from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import CallError
 from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant, Rejection
 
-__all__ = ["HttpApp", "HttpCaller", "HttpReply", "HttpRequest", "HttpRules", "Route", "json_reply", "text_reply"]
+__all__ = [
+    "BodyTooBig",
+    "HttpApp",
+    "HttpCaller",
+    "HttpReply",
+    "HttpRequest",
+    "HttpRules",
+    "Route",
+    "json_reply",
+    "refuse",
+    "text_reply",
+]
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_SECONDS: Final = 10.0
@@ -72,6 +83,7 @@ class Route:
     handler: Callable[[HttpRequest, Grant | None], Awaitable[HttpReply]]
     needs_admission: bool = True
     probe: bool = False  # answers while draining and while gateway.transports.http is disabled
+    every_method: bool = False  # the handler answers every method itself, and nothing but GET does anything
 
 
 class BodyTooBig(Exception):
@@ -112,6 +124,10 @@ class HttpCaller:
         return self.grant.params.client.id
 
     @property
+    def auth_method(self) -> str:
+        return self.grant.method
+
+    @property
     def device_id(self) -> str | None:
         return None
 
@@ -137,6 +153,7 @@ class HttpApp:
         self.rules = rules
         self.draining = False
         self.routes: dict[str, Route] = {"/rpc": Route(methods=("POST",), handler=self._rpc)}
+        self.prefixes: dict[str, Route] = {}  # "/x/": everything below it that has no route of its own
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -162,22 +179,22 @@ class HttpApp:
         if not _canonical(raw_path):
             return text_reply(400, "Bad Request: not a canonical path")
         path = raw_path.decode("ascii")
-        route = self.routes.get(path)
+        route = self._route(path)
         if route is None or not (self.rules.enabled or route.probe):
             return text_reply(404, "Not Found")
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             headers[name] = headers[name] + b", " + value if name in headers else value
         method = scope["method"]
-        if method == "OPTIONS" and self._is_preflight(headers) and not route.probe:
+        if method == "OPTIONS" and self._is_preflight(headers) and not (route.probe or route.every_method):
             return HttpReply(status=204, headers=_preflight_headers(route))
-        if method not in route.methods:
+        if method not in route.methods and not route.every_method:
             return text_reply(405, "Method Not Allowed", (b"allow", ", ".join(route.methods).encode()))
         if self.draining and not route.probe:
             return text_reply(503, "Gateway stopping", (b"retry-after", b"2"))
         client = scope["client"] or ("", 0)
         peer = self._gatekeeper.describe(client[0], tuple(scope["headers"]), tls=scope["scheme"] == "https")
-        refusal = self._cross_site(method, headers, peer) if not route.probe else None
+        refusal = None if route.probe or route.every_method else self._cross_site(method, headers, peer)
         if refusal is not None:
             return refusal
         request = HttpRequest(
@@ -187,8 +204,14 @@ class HttpApp:
             return await route.handler(request, None)
         verdict = await self._gatekeeper.http(peer=peer, bearer=_bearer(headers))
         if isinstance(verdict, Rejection):
-            return await _refuse(verdict)
+            return await refuse(verdict)
         return await route.handler(request, verdict)
+
+    def _route(self, path: str) -> Route | None:
+        route = self.routes.get(path)
+        if route is None and self.prefixes:
+            route = next((below for prefix, below in self.prefixes.items() if path.startswith(prefix)), None)
+        return route
 
     def _cross_site(self, method: str, headers: Mapping[bytes, bytes], peer: Peer) -> HttpReply | None:
         verdict = check_http_request(
@@ -237,14 +260,24 @@ class HttpApp:
             return json_reply(413, _http_error(f"body over {MAX_BODY_BYTES} bytes", "payload_too_large"))
         except trio.TooSlowError:
             return json_reply(408, _http_error(f"body not received within {BODY_SECONDS:g} s", "request_timeout"))
+        if self._gatekeeper.lapsed(grant) is not None:
+            return _lapsed()
         message = jsonrpc.decode_message(body)
         caller = HttpCaller(grant=grant, peer=request.peer)
         if isinstance(message, jsonrpc.Invalid):
             return HttpReply(status=400, body=jsonrpc.encode_invalid(message))
         if isinstance(message, jsonrpc.Call):
             reply = await self._call(caller, message)
+            if self._gatekeeper.lapsed(grant) is not None:  # revoked while the call ran: its answer is dropped (AUTH-5)
+                return _lapsed()
             return HttpReply(status=200, body=reply) if reply is not None else HttpReply(status=204)
-        replies = [reply for item in message.items if (reply := await self._call(caller, item)) is not None]
+        replies = []
+        for item in message.items:
+            reply = await self._call(caller, item)
+            if self._gatekeeper.lapsed(grant) is not None:
+                return _lapsed()
+            if reply is not None:
+                replies.append(reply)
         return HttpReply(status=200, body=jsonrpc.encode_batch(replies)) if replies else HttpReply(status=204)
 
     async def _call(self, caller: HttpCaller, call: jsonrpc.Call | jsonrpc.Invalid) -> bytes | None:
@@ -291,7 +324,14 @@ def _http_error(message: str, type_: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": type_}}
 
 
-async def _refuse(verdict: Rejection) -> HttpReply:
+def _lapsed() -> HttpReply:
+    """The credential ended while the request was under way."""
+    error = wire_error("auth-api-key-revoked")
+    return json_reply(401, {"error": {"message": error.message, "type": "unauthorized", **error.to_wire()}})
+
+
+async def refuse(verdict: Rejection) -> HttpReply:
+    """The answer to a refused request, after the delay that guessing costs."""
     if verdict.delay:
         await trio.sleep(verdict.delay)
     error: WireError = verdict.error

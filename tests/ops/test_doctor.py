@@ -45,7 +45,9 @@ def test_a_fresh_host_has_nothing_to_mend(env: dict[str, str]) -> None:
     findings = examine(env)
     assert [finding for finding in findings if finding.state == "fail"] == []
     checks = {finding.check for finding in findings}
-    assert checks == {"config", "state", "store", "instance", "secret", "network", "log", "clock", "versions"}
+    assert checks == {
+        "config", "state", "store", "instance", "secret", "network", "log", "audit", "clock", "versions",
+    }  # fmt: skip
     assert sorted(state(env).rglob("*")) == before  # looking changes nothing
 
 
