@@ -312,6 +312,11 @@ class Gateway:
         for url in self.urls:
             log.info("listening", url=url)
 
+    def _close_listeners(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+
     async def serve_until_drained(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and serve until a stop was asked for and is done; ``started`` once every address accepts. Raises
         `BindFailed`.
@@ -325,6 +330,7 @@ class Gateway:
                 await self._stop.wait()
                 await self._drain(connections)
         finally:
+            self._close_listeners()
             self.drained.set()
 
     async def _drain(self, connections: trio.Nursery) -> None:
@@ -334,9 +340,7 @@ class Gateway:
         registry = self._core.registry
         log.info("stopping", reason=self.stop_reason, clients=len(registry))
         self._server.draining = self._http.draining = True
-        if self._listening is not None:
-            self._listening.close()
-            self._listening = None
+        self._close_listeners()
         self.events.publish_nowait("shutdown", {"reason": self.stop_reason}, scope=None)
         registry.close_all(CloseCode.SERVICE_RESTART, "service restart")
         await self._server.http.stop_idle()
@@ -347,7 +351,7 @@ class Gateway:
 
     async def serve_services(self) -> None:
         """The watchers: heartbeat, tick, health event, upkeep, self-probe. Never returns; raises only
-        `AcceptStalled`.
+        `AcceptStalled`, and that after the connections have drained.
         """
         trio.lowlevel.add_instrument(self.loop)
         try:
@@ -363,6 +367,11 @@ class Gateway:
                 nursery.start_soon(watch_accepts, self._probe_address)
                 if self.loaded is not None:
                     nursery.start_soon(supervise, "config", self._watch_config, partial(self.health.set, "config"))
+        except Exception:
+            self.request_stop("gateway failed")
+            with trio.move_on_after(STOP_SECONDS):
+                await self.drained.wait()
+            raise
         finally:
             trio.lowlevel.remove_instrument(self.loop)
 

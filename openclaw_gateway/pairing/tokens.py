@@ -24,6 +24,7 @@ import attrs
 from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.ops.statedir import ensure_private_dir, read_private_file, write_private_file
 from openclaw_gateway.pairing.records import PairedDevice
+from openclaw_gateway.value import Value
 
 __all__ = ["CredentialDamaged", "DeviceTokens", "TokenSeed", "load_device_tokens"]
 
@@ -33,7 +34,7 @@ _SALT_BYTES: Final = 16
 _MAX_PRESENTED: Final = 1024
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class CredentialDamaged(GatewayError):
     """A file under ``credentials/`` is there but cannot be used; it is never replaced silently."""
 
@@ -45,8 +46,8 @@ class CredentialDamaged(GatewayError):
         return f"{self.path}: {self.fault}; fix: {self.fix}"
 
 
-@attrs.frozen
-class TokenSeed:
+@attrs.frozen(eq=False, repr=False)
+class TokenSeed(Value):
     """What a record keeps of a token."""
 
     generation: int

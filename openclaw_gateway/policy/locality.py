@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from openclaw_gateway.policy.addresses import NO_NETWORKS, NetworkSet, canonical_text, is_loopback, limiter_key
+from openclaw_gateway.value import Value
 
 __all__ = ["Peer", "PeerRules", "describe_peer", "host_name", "is_loopback_name", "trusted_proxies_hint"]
 
@@ -65,15 +66,15 @@ _HOP: Final = re.compile(r"\[([0-9a-fA-F:.%\w]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?")
 
 
-@attrs.frozen(kw_only=True)
-class PeerRules:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PeerRules(Value):
     """What the configuration says about proxies."""
 
     trusted_proxies: NetworkSet = NO_NETWORKS
 
 
-@attrs.frozen(kw_only=True)
-class Peer:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Peer(Value):
     """One connection's origin on the network, as far as it can be believed."""
 
     address: str  # of the socket, canonical; "unknown" where the transport has none

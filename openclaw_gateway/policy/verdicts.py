@@ -16,6 +16,7 @@ from openclaw_gateway.policy.lockout import CredentialClass
 from openclaw_gateway.protocol.close import Close, CloseCode
 from openclaw_gateway.protocol.connect import CONTROL_UI_ID, ConnectParams
 from openclaw_gateway.protocol.errors import ERRORS, WireError, wire_error
+from openclaw_gateway.value import Value
 
 __all__ = [
     "Admitted",
@@ -53,8 +54,8 @@ _HINTS: Final[Mapping[tuple[str, str], str]] = {
 }
 
 
-@attrs.frozen(kw_only=True)
-class Admitted:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Admitted(Value):
     """Let in. With ``pair_silently`` the shell first records the pairing (device, role, ``scopes``), durable before
     hello.
 
@@ -72,8 +73,8 @@ class Admitted:
     upgrade_scopes: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class PairingNeeded:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PairingNeeded(Value):
     """Authenticated, but not approved: the shell registers the request (durable), then answers `pairing_refusal`."""
 
     reason: PairingReason
@@ -86,8 +87,8 @@ class PairingNeeded:
     trail: tuple[str, ...]
 
 
-@attrs.frozen(kw_only=True)
-class Refused:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Refused(Value):
     """Turned away. Where ``counts`` is set, the shell counts one failure of that class and waits its delay first."""
 
     error: WireError

@@ -23,6 +23,7 @@ from openclaw_gateway.protocol.hello import DeviceTokenGrant, HelloLimits, Hello
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import MethodTable
 from openclaw_gateway.server.registry import SessionRegistry
+from openclaw_gateway.value import Value
 
 if TYPE_CHECKING:
     from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant
@@ -36,8 +37,8 @@ _PRESENT_MODES: Final = frozenset({"node", "webchat", "ui"})
 log = get_logger("session")
 
 
-@attrs.frozen(kw_only=True)
-class Limits:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Limits(Value):
     """Bytes and seconds; every one of them is stated in ``hello-ok.policy`` or in docs/reference/limits.md."""
 
     max_payload: int
@@ -50,7 +51,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class ServerCore:
     limits: Limits
     table: MethodTable

@@ -54,6 +54,7 @@ from openclaw_gateway.protocol.device import Challenge, DeviceVerdict, verify_de
 from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.server.passwords import PasswordChecker, TooManyChecks
 from openclaw_gateway.store import StoreError
+from openclaw_gateway.value import Value
 
 __all__ = ["Gatekeeper", "GatekeeperRules", "Grant", "IssuedToken", "Rejection", "TransportCredential"]
 
@@ -63,22 +64,22 @@ _BUSY_SECONDS: Final = 1.0  # what a client waits that came while too many passw
 log = get_logger("auth")
 
 
-@attrs.frozen
-class TransportCredential:
+@attrs.frozen(eq=False, repr=False)
+class TransportCredential(Value):
     """A credential that came with the HTTP request: ``?token=`` (C11) or ``Authorization: Bearer``."""
 
     query_token: str | None = attrs.field(default=None, repr=False)
     bearer: str | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen
-class IssuedToken:
+@attrs.frozen(eq=False, repr=False)
+class IssuedToken(Value):
     token: str = attrs.field(repr=False)
     issued_at_ms: int
 
 
-@attrs.frozen(kw_only=True)
-class Grant:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Grant(Value):
     """An admitted peer. ``principal`` names whoever authenticated; it is never a secret."""
 
     role: str
@@ -91,8 +92,8 @@ class Grant:
     device_token: IssuedToken | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Rejection:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Rejection(Value):
     """A refused peer. ``delay`` (seconds) is waited before the answer goes out."""
 
     error: WireError
@@ -101,8 +102,8 @@ class Rejection:
     delay: float = 0.0
 
 
-@attrs.frozen(kw_only=True)
-class GatekeeperRules:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class GatekeeperRules(Value):
     """Everything about admission that configuration decides; replaced as a whole on reload."""
 
     admission: AdmissionRules

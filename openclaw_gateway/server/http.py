@@ -25,6 +25,7 @@ from openclaw_gateway.protocol.errors import WireError
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import CallError
 from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant, Rejection
+from openclaw_gateway.value import Value
 
 __all__ = ["HttpApp", "HttpCaller", "HttpReply", "HttpRequest", "HttpRules", "Route", "json_reply", "text_reply"]
 
@@ -43,8 +44,8 @@ _SECURITY_HEADERS: Final = (
 log = get_logger("http")
 
 
-@attrs.frozen(kw_only=True)
-class HttpRequest:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpRequest(Value):
     """A request as far as it has been read: head only; `body` reads the rest."""
 
     method: str
@@ -54,16 +55,16 @@ class HttpRequest:
     body: Callable[[], Awaitable[bytes]]
 
 
-@attrs.frozen(kw_only=True)
-class HttpReply:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpReply(Value):
     status: int
     body: bytes = b""
     content_type: bytes = b"application/json"
     headers: Sequence[tuple[bytes, bytes]] = ()
 
 
-@attrs.frozen(kw_only=True)
-class Route:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Route(Value):
     """``scope`` None: open to everybody (the probes); else the caller must be admitted, and holds what the checker
     finds.
     """
@@ -78,8 +79,8 @@ class BodyTooBig(Exception):
     pass
 
 
-@attrs.frozen(kw_only=True)
-class HttpRules:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpRules(Value):
     """What configuration decides about HTTP; replaced as a whole on reload."""
 
     enabled: bool = True
@@ -87,8 +88,8 @@ class HttpRules:
     origins: OriginRules = attrs.field(factory=OriginRules)
 
 
-@attrs.frozen(kw_only=True)
-class HttpCaller:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpCaller(Value):
     """The `CallContext` of an HTTP request."""
 
     grant: Grant

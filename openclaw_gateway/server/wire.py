@@ -26,6 +26,8 @@ from typing import Final, Protocol
 import attrs
 import trio
 
+from openclaw_gateway.value import Value
+
 __all__ = ["SocketWire", "StreamWire", "Wire"]
 
 STALL_SECONDS: Final = 10.0
@@ -195,8 +197,8 @@ class SocketWire(Wire):
         await trio.lowlevel.checkpoint()
 
 
-@attrs.frozen
-class _AddressOnly:
+@attrs.frozen(eq=False, repr=False)
+class _AddressOnly(Value):
     """Stands in for a socket where the stream below has none; hypercorn reads only the addresses."""
 
     peer: tuple[str, int]
