@@ -66,6 +66,7 @@ __all__ = ["Gateway", "open_gateway", "serve_gateway"]
 STOP_SECONDS: Final = 4.5
 DRAIN_SECONDS: Final = 3.0
 HEALTH_EVENT_SECONDS: Final = 60.0
+_SHARED: Final = frozenset({"token", "password", "none"})  # ways in that a new shared secret closes
 EVENTS: Final = (
     "connect.challenge",
     "presence",
@@ -284,7 +285,7 @@ class Gateway:
 
     def _close_shared_secret_sessions(self) -> None:
         for session in self._core.registry:
-            if session.grant is not None and session.grant.method in {"token", "password"}:
+            if session.grant is not None and session.grant.method in _SHARED:
                 session.scope.close(CloseCode.POLICY, "gateway credentials changed")
 
     # --- listening
@@ -499,7 +500,11 @@ async def _serve_tiers(
             open_device_book(store, clock=now_ms, tokens=tokens, request_ttl_ms=config.pairing.request_ttl_ms) as book,
         ):
             if store.recovery is not None:
-                log.error("the database was damaged; a backup was put back", reason=store.recovery.reason, backup=str(store.recovery.restored_from))
+                log.error(
+                    "the database was damaged; a backup was put back",
+                    reason=store.recovery.reason,
+                    backup=str(store.recovery.restored_from),
+                )
             gateway = make(book)
             async with trio.open_nursery() as services:
                 await services.start(gateway.serve_until_drained)

@@ -67,7 +67,7 @@ class CloseScope:
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> bool | None:
+    ) -> bool:
         swallowed = self._scope.__exit__(exc_type, exc, tb)
         if self.cause is None:
             if self._scope.cancelled_caught:

@@ -47,6 +47,10 @@ class Limits(Value):
     handshake_seconds: float
 
 
+def _deaf_logger() -> logging.Logger:
+    return logging.Logger("websockets", logging.CRITICAL + 1)  # noqa: LOG001 - one that nobody can reach is the point
+
+
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -66,8 +70,8 @@ class ServerCore:
     boot_id: str
     bearer_scopes: tuple[str, ...] = BEARER_SCOPES
     now_ms: Callable[[], int] = now_ms
-    # websockets logs each connection at info; ours says more, so its logger is one that nobody reads
-    frame_logger: logging.Logger = attrs.field(factory=lambda: logging.getLogger("openclaw_gateway.websocket"))
+    # websockets logs whole frames at debug, secrets included: its logger hangs in no tree and takes nothing (V52)
+    frame_logger: logging.Logger = attrs.field(factory=_deaf_logger)
 
     def hello(self, session: Session, grant: Grant) -> dict[str, Any]:
         token = None

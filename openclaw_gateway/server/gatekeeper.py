@@ -181,6 +181,21 @@ class Gatekeeper:
         if isinstance(params, str):
             error = wire_error("invalid-connect-params", fault=params)
             return Rejection(error=error, close=Close(CloseCode.POLICY, error.message), http_status=400)
+        while True:
+            rules = self.rules
+            verdict = await self._decide(params, peer, credential, challenge, challenge_age)
+            # A grant by rules that were replaced while it was being decided opens nothing (V16).
+            if isinstance(verdict, Rejection) or self.rules is rules:
+                return verdict
+
+    async def _decide(
+        self,
+        params: ConnectParams,
+        peer: Peer,
+        credential: TransportCredential,
+        challenge: Challenge,
+        challenge_age: float,
+    ) -> Grant | Rejection:
         question, key = await self._measure(params, peer, credential, challenge, challenge_age)
         verdict = admit(question)
         if isinstance(verdict, Refused):
@@ -392,7 +407,13 @@ class Gatekeeper:
 
     async def http(self, *, peer: Peer, bearer: str | None) -> Grant | Rejection:
         """Decide on one HTTP request by its headers alone; its body has not been read yet (V47)."""
-        rules = self.rules
+        while True:
+            rules = self.rules
+            verdict = await self._decide_http(rules, peer, bearer)
+            if isinstance(verdict, Rejection) or self.rules is rules:
+                return verdict
+
+    async def _decide_http(self, rules: GatekeeperRules, peer: Peer, bearer: str | None) -> Grant | Rejection:
         origin = OriginVerdict(ok=True, reason="checked by the HTTP rule", browser=peer.origin is not None)
         key = failure_key(peer, "operator", CredentialClass.SHARED_SECRET, browser=origin.browser)
         credential = TransportCredential(bearer=bearer)

@@ -121,6 +121,8 @@ class _Connection(TCPServer):
             )
         try:
             await super()._read_data()
+            # The peer has said all it will: without this an idle connection that it closed lingers for the keep-alive.
+            await self.idle_task.stop()
         except _TakenOut as taken:
             self.upgrade = taken.request
 
