@@ -46,6 +46,8 @@ _FORWARDING: Final = frozenset(
         b"x-remote-ip",
     }
 )
+# Every vendor has a name of its own for "the address I got this from"; they end alike.
+_FORWARDING_ENDINGS: Final = (b"client-ip", b"clientip", b"forwarded-for", b"real-ip", b"remote-addr", b"remote-ip")
 _FORWARDING_PREFIXES: Final = (
     b"akamai-",
     b"cf-",
@@ -116,7 +118,7 @@ class _Headers:
             name = raw_name.lower()
             self._values.setdefault(name, []).append(value.decode("latin-1").strip())
             # Proxies of every kind mark what they pass on; one mark is enough not to believe that nobody is between.
-            if name in _FORWARDING or name.startswith(_FORWARDING_PREFIXES):
+            if name in _FORWARDING or name.startswith(_FORWARDING_PREFIXES) or name.endswith(_FORWARDING_ENDINGS):
                 self.forwarded = True
 
     def all(self, name: bytes) -> list[str]:

@@ -198,7 +198,8 @@ class HttpApp:
             self.rules.origins,
             sec_fetch_site=_text(headers.get(b"sec-fetch-site")),
             content_type=_text(headers.get(b"content-type")),
-            bearer=_bearer(headers) is not None,
+            # Where nothing is asked for, an Authorization header that a page may add proves nothing.
+            bearer=_bearer(headers) is not None and self._gatekeeper.rules.admission.auth_type != "none",
             cors_allowed=self._cors_allowed(headers.get(b"origin")),
         )
         if verdict.status == 200:

@@ -258,7 +258,8 @@ async def test_v48_proofs_of_any_size_are_refused_before_they_are_decoded(
     for size in (8_300, 60_000):  # a token that poses as a setup code
         async with await Attacker.at(victim.port) as client:
             assert not (await client.connect(token="eyJ" + "A" * size)).admitted
-    assert max(decoded, default=0) <= 256
+    assert set(decoded) <= {44, 88}  # a key and a signature of the right size, with padding
+    assert decoded
 
 
 async def test_v48_tables_keyed_by_what_a_peer_sends_are_capped(victim: Gateway) -> None:

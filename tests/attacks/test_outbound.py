@@ -144,6 +144,7 @@ def test_v56_a_name_or_an_open_network_gets_no_cleartext(environment: dict[str, 
     ):
         done = _run(environment, "gateway", "call", "health", "--url", url, "--token", "given-for-it")
         assert done.returncode == 1, url
+        assert "unencrypted" in done.stderr or "must not hold a secret" in done.stderr, done.stderr
         assert "given-for-it" not in done.stdout + done.stderr
 
 
