@@ -326,7 +326,7 @@ ERRORS: dict[str, ErrorRow] = {
         INVALID_REQUEST,
         "unauthorized: gateway token mismatch ({hint})",
         "The token is not this gateway's.",
-        "openclaw config get gateway.auth.token (on the gateway's host), then give the client that one",
+        "openclaw gateway auth-token --show (on the gateway's host), then give the client that one",
         detail="AUTH_TOKEN_MISMATCH",
         close=CloseCode.POLICY,
     ),
