@@ -113,7 +113,7 @@ FOREIGN_BLOCKS: Final = frozenset(
         "web",
         "wizard",
         "worktreeAcceleration",
-        "worktreeRoot.split(",
+        "worktreeRoot",
     }
 )
 

@@ -186,10 +186,26 @@ class HttpApp:
         )
         if not route.needs_admission:
             return await route.handler(request, None)
-        verdict = await self._gatekeeper.http(peer=peer, bearer=_bearer(headers))
-        if isinstance(verdict, Rejection):
-            return await _refuse(verdict)
-        return await route.handler(request, verdict)
+        return await self._admit(route, request)
+
+    async def _admit(self, route: Route, request: HttpRequest) -> HttpReply:
+        """Let the caller in by its headers, read the body, ask again where the rules changed meanwhile (V16)."""
+        bearer = _bearer(request.headers)
+        while True:
+            rules = self._gatekeeper.rules
+            verdict = await self._gatekeeper.http(peer=request.peer, bearer=bearer)
+            if isinstance(verdict, Rejection):
+                return await _refuse(verdict)
+            try:
+                body = await request.body()
+            except BodyTooBig:
+                return json_reply(413, _http_error(f"body over {MAX_BODY_BYTES} bytes", "payload_too_large"))
+            except trio.TooSlowError:
+                text = f"body not received within {BODY_SECONDS:g} s"
+                return json_reply(408, _http_error(text, "request_timeout"))
+            if self._gatekeeper.rules is rules:
+                return await route.handler(attrs.evolve(request, body=_already(body)), verdict)
+            request = attrs.evolve(request, body=_already(body))
 
     def _cross_site(self, method: str, headers: Mapping[bytes, bytes], peer: Peer) -> HttpReply | None:
         verdict = check_http_request(
@@ -233,13 +249,7 @@ class HttpApp:
     async def _rpc(self, request: HttpRequest, grant: Grant | None) -> HttpReply:
         """JSON-RPC 2.0 over HTTP: one call or a batch; 200 with a reply, 204 where nothing is answered."""
         assert grant is not None
-        try:
-            body = await request.body()
-        except BodyTooBig:
-            return json_reply(413, _http_error(f"body over {MAX_BODY_BYTES} bytes", "payload_too_large"))
-        except trio.TooSlowError:
-            return json_reply(408, _http_error(f"body not received within {BODY_SECONDS:g} s", "request_timeout"))
-        message = jsonrpc.decode_message(body)
+        message = jsonrpc.decode_message(await request.body())
         caller = HttpCaller(grant=grant, peer=request.peer)
         if isinstance(message, jsonrpc.Invalid):
             return HttpReply(status=400, body=jsonrpc.encode_invalid(message))
@@ -304,6 +314,13 @@ async def _refuse(verdict: Rejection) -> HttpReply:
     if error.retry_after_ms:
         headers.append((b"retry-after", b"%d" % max(1, error.retry_after_ms // 1000)))
     return json_reply(verdict.http_status, body, *headers)
+
+
+def _already(body: bytes) -> Callable[[], Awaitable[bytes]]:
+    async def read() -> bytes:
+        return body
+
+    return read
 
 
 async def _read_body(headers: Mapping[bytes, bytes], receive: Any) -> bytes:

@@ -330,3 +330,15 @@ async def test_an_open_gateway_needs_no_secret() -> None:
     config = GatewayConfig(port=0, auth=AuthConfig(type="none"))
     async with open_memory_gateway(config) as gateway, connect_peer(gateway, token=None) as peer:
         assert peer.hello["auth"]["method"] == "none"
+
+
+async def test_rule8_frames_parked_behind_a_connect_are_bounded_in_bytes_too(gateway: Gateway) -> None:
+    async with open_memory_stream(gateway) as stream:
+        peer = ScriptedPeer(stream)
+        await peer.upgrade()
+        await peer.expect_event("connect.challenge")
+        await peer.start("connect", connect_params(peer.challenge, token="wrong-token-for-the-delay"))
+        for _ in range(4):
+            await peer.start("health", {"pad": "x" * 40_000})
+        closed = await peer.wait_closed()
+        assert (closed.code, closed.reason) == (1008, "too many pending handshake frames")

@@ -13,7 +13,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from openclaw_gateway import Gateway
-from openclaw_gateway.config.schema import CorsConfig, HttpConfig, TransportsConfig, WebSocketConfig
+from openclaw_gateway.config.schema import AuthConfig, CorsConfig, HttpConfig, TransportsConfig, WebSocketConfig
+from openclaw_gateway.config.secrets import resolve_auth
 from openclaw_gateway.server import http
 from openclaw_gateway.testing import ScriptedPeer, open_memory_gateway, open_memory_stream
 
@@ -385,3 +386,21 @@ async def test_s159_a_plain_get_says_what_this_port_speaks(gateway: Gateway) -> 
     assert answer.status == 200
     assert b"WebSocket" in answer.body
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+async def test_v16_a_secret_rotated_while_the_body_comes_is_asked_for_again(listening: Gateway) -> None:
+    body = b'{"jsonrpc":"2.0","id":1,"method":"health"}'
+    head = (
+        f"POST /rpc HTTP/1.1\r\nHost: 127.0.0.1:{listening.port}\r\nAuthorization: Bearer {listening.token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    async with await trio.open_tcp_stream("127.0.0.1", listening.port) as stream:
+        await stream.send_all(head.encode() + body[:5])
+        await wait_all_tasks_blocked(0.05)
+        config = attrs.evolve(listening.config, auth=AuthConfig(type="token", token="another-token-0123456789abcdef"))
+        listening.apply(config, resolve_auth(config, None, {}))
+        await stream.send_all(body[5:])
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += await stream.receive_some(65536)
+        assert answer.startswith(b"HTTP/1.1 401")
