@@ -126,14 +126,16 @@ class ServerCore:
         grant = session.grant
         code = int(cause.close.code) if cause is not None else None
         reason = cause.close.reason if cause is not None else ""
+        # Who was never let in leaves a line that repeats word for word, so that a flood of them collapses (LOG-1).
+        admitted = grant is not None
         log.info(
             "disconnect",
-            conn_id=session.conn_id,
+            conn_id=session.conn_id if admitted else None,
             peer=session.peer.client_address,
             role=grant.role if grant is not None else None,
             close_code=code,
             reason=reason or None,
-            duration_ms=round((time.monotonic() - session.opened_at) * 1000),
+            duration_ms=round((time.monotonic() - session.opened_at) * 1000) if admitted else None,
         )
         self.stability.note("disconnect", {"code": code, "reason": reason})
         key = _presence_key(session)
