@@ -87,6 +87,7 @@ STOP_SECONDS: Final = 4.5
 DRAIN_SECONDS: Final = 3.0
 HEALTH_EVENT_SECONDS: Final = 60.0
 LAPSE_SECONDS: Final = 0.5
+_SHARED: Final = frozenset({"token", "password", "none"})  # ways in that a new shared secret closes
 EVENTS: Final = (
     "connect.challenge",
     "presence",
@@ -386,7 +387,7 @@ class Gateway:
 
     def _close_shared_secret_sessions(self) -> None:
         for session in self._core.registry:
-            if session.grant is not None and session.grant.method in {"token", "password"}:
+            if session.grant is not None and session.grant.method in _SHARED:
                 session.scope.close(CloseCode.POLICY, "gateway credentials changed")
 
     # --- listening
@@ -414,6 +415,11 @@ class Gateway:
         for url in self.urls:
             log.info("listening", url=url)
 
+    def _close_listeners(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+
     async def serve_until_drained(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and serve until a stop was asked for and is done; ``started`` once every address accepts. Raises
         `BindFailed`.
@@ -428,6 +434,7 @@ class Gateway:
                 await self._stop.wait()
                 await self._drain(connections)
         finally:
+            self._close_listeners()
             self.drained.set()
 
     async def _drain(self, connections: trio.Nursery) -> None:
@@ -438,9 +445,7 @@ class Gateway:
         self.audit.note(Action.GATEWAY_STOPPED, actor="gateway", reason=self.stop_reason, pid=os.getpid())
         log.info("stopping", reason=self.stop_reason, clients=len(registry))
         self._server.draining = self._http.draining = True
-        if self._listening is not None:
-            self._listening.close()
-            self._listening = None
+        self._close_listeners()
         self.events.publish_nowait("shutdown", {"reason": self.stop_reason}, scope=None)
         registry.close_all(CloseCode.SERVICE_RESTART, "service restart")
         await self._server.http.stop_idle()
@@ -458,7 +463,7 @@ class Gateway:
 
     async def serve_services(self) -> None:
         """The watchers: heartbeat, tick, health event, upkeep, self-probe. Never returns; raises only
-        `AcceptStalled`.
+        `AcceptStalled`, and that after the connections have drained.
         """
         trio.lowlevel.add_instrument(self.loop)
         try:
@@ -479,6 +484,11 @@ class Gateway:
                 nursery.start_soon(watch_accepts, self._probe_address)
                 if self.loaded is not None:
                     nursery.start_soon(supervise, "config", self._watch_config, partial(self.health.set, "config"))
+        except Exception:
+            self.request_stop("gateway failed")
+            with trio.move_on_after(STOP_SECONDS):
+                await self.drained.wait()
+            raise
         finally:
             trio.lowlevel.remove_instrument(self.loop)
 
@@ -615,7 +625,11 @@ async def _serve_tiers(
             open_setup_codes(store, book, clock=now_ms) as setup_codes,
         ):
             if store.recovery is not None:
-                log.error("the database was damaged; a backup was put back", reason=store.recovery.reason, backup=str(store.recovery.restored_from))
+                log.error(
+                    "the database was damaged; a backup was put back",
+                    reason=store.recovery.reason,
+                    backup=str(store.recovery.restored_from),
+                )
             gateway = make(book, people, audit=audit_trail, issued=issued, keys=keys, setup_codes=setup_codes)
             async with trio.open_nursery() as services:
                 await services.start(gateway.serve_until_drained)

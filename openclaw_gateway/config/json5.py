@@ -20,6 +20,8 @@ from typing import Any, Final
 import attrs
 import msgspec
 
+from openclaw_gateway.value import Value
+
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "Json5Error", "Member", "Node", "is_identifier", "loads", "parse"]
 
 MAX_BYTES: Final = 8 * 1024 * 1024
@@ -40,7 +42,7 @@ _LINE_END: Final = re.compile(r"\r\n|[\n\r\u2028\u2029]")
 _MAX_DIGITS: Final = 400  # beyond any double; Python refuses to convert more than 4300 anyway
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Json5Error(ValueError):
     """The text is not JSON5. ``line`` and ``column`` count from 1."""
 
@@ -52,8 +54,8 @@ class Json5Error(ValueError):
         return f"{self.message} at line {self.line}, column {self.column}"
 
 
-@attrs.frozen(eq=False)
-class Member:
+@attrs.frozen(eq=False, repr=False)
+class Member(Value):
     """``key: value`` in an object. ``comma`` is the place of the comma that follows, None where none does."""
 
     key: str
@@ -63,8 +65,8 @@ class Member:
     comma: int | None
 
 
-@attrs.frozen(eq=False)
-class Node:
+@attrs.frozen(eq=False, repr=False)
+class Node(Value):
     """A value and where it stands: ``text[start:end]``. ``members`` for objects, ``items`` for arrays."""
 
     value: Any

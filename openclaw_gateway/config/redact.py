@@ -20,7 +20,7 @@ import attrs
 
 from openclaw_gateway.config import json5
 from openclaw_gateway.config.interpolate import REFERENCE
-from openclaw_gateway.config.settings import pattern, settings
+from openclaw_gateway.config.settings import canonical_path, pattern, settings
 from openclaw_gateway.errors import GatewayError
 
 __all__ = [
@@ -62,6 +62,7 @@ _FLAG: Final = re.compile(r"--?([A-Za-z][A-Za-z-]*)(?:=(.*))?", re.DOTALL)
 _COMMENT: Final = re.compile(r"//[^\n\r\u2028\u2029]*|/\*[\s\S]*?\*/")
 _COMMENTED_SECRET: Final = re.compile(r"[\"']?([A-Za-z_][\w-]*)[\"']?\s*[:=]\s*(\"[^\"]*\"|'[^']*'|[^\s,;}]+)")
 _SHORTEST_SCRUBBED: Final = 6
+_CREDENTIAL_BLOCKS: Final = ("gateway.auth.", "gateway.remote.")
 
 
 @attrs.define(eq=False)
@@ -91,10 +92,15 @@ def redact(value: Any, path: str = "", *, as_written: bool = False) -> Any:
 
 def _secret_at(path: str, key: str) -> bool:
     """The schema knows its own settings (``autoApprove.sharedSecret`` is a word, no secret); elsewhere the name
-    decides.
+    decides, and in the blocks that hold nothing but credentials a name nobody knows counts as one.
     """
-    ours = settings().get(pattern(path))
-    return ours.secret if ours is not None else is_secret_key(key)
+    canonical = pattern(canonical_path(path))
+    ours = settings().get(canonical)
+    if ours is not None:
+        return ours.secret
+    if canonical.startswith(_CREDENTIAL_BLOCKS):
+        return not any(name.startswith(f"{canonical}.") for name in settings())
+    return is_secret_key(key)
 
 
 def _redact(value: Any, path: str, *, under_secret: bool, as_written: bool) -> Any:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import attrs
 
+from openclaw_gateway.value import Value
+
 __all__ = [
     "AuthConfig",
     "AutoApproveConfig",
@@ -35,14 +37,14 @@ __all__ = [
 AuthType = Literal["token", "password", "none", "trusted-proxy"]
 
 
-@attrs.frozen(kw_only=True)
-class RefreshConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RefreshConfig(Value):
     enabled: bool = True
     max_uses: int = 1000
 
 
-@attrs.frozen(kw_only=True)
-class PasswordPolicy:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PasswordPolicy(Value):
     min_length: int = 12
     require_uppercase: bool = False
     require_lowercase: bool = False
@@ -51,8 +53,8 @@ class PasswordPolicy:
     max_age: float | None = None  # seconds; "90d" in the file
 
 
-@attrs.frozen(kw_only=True)
-class AuthConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AuthConfig(Value):
     type: AuthType = "token"
     token: str | None = attrs.field(default=None, repr=False)
     password: str | None = attrs.field(default=None, repr=False)
@@ -65,8 +67,8 @@ class AuthConfig:
     allow_query_token: bool = True
 
 
-@attrs.frozen(kw_only=True)
-class WebSocketConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class WebSocketConfig(Value):
     enabled: bool = True
     ping_interval_ms: int = 30_000
     ping_timeout_ms: int = 10_000
@@ -78,81 +80,81 @@ class WebSocketConfig:
     tick_interval_ms: int = 30_000
 
 
-@attrs.frozen(kw_only=True)
-class CorsConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class CorsConfig(Value):
     enabled: bool = True
     origins: tuple[str, ...] = ("*",)
 
 
-@attrs.frozen(kw_only=True)
-class HttpConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpConfig(Value):
     enabled: bool = True
     port: int | None = None  # must equal gateway.port; the seed names it twice
     cors: CorsConfig = attrs.field(factory=CorsConfig)
 
 
-@attrs.frozen(kw_only=True)
-class TransportsConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class TransportsConfig(Value):
     websocket: WebSocketConfig = attrs.field(factory=WebSocketConfig)
     http: HttpConfig = attrs.field(factory=HttpConfig)
 
 
-@attrs.frozen(kw_only=True)
-class TailscaleConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class TailscaleConfig(Value):
     mode: Literal["off", "serve", "funnel"] = "off"
     reset_on_exit: bool = True
 
 
-@attrs.frozen(kw_only=True)
-class ControlUiConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ControlUiConfig(Value):
     enabled: bool = True
     allowed_origins: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class AutoApproveConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AutoApproveConfig(Value):
     loopback: bool = True
     own_tailnet: bool = True
     lan: tuple[str, ...] = ()  # CIDRs
     shared_secret: Literal["off", "baseline"] = "off"  # noqa: S105 - a word, not a secret
 
 
-@attrs.frozen(kw_only=True)
-class PairingConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PairingConfig(Value):
     auto_approve: AutoApproveConfig = attrs.field(factory=AutoApproveConfig)
     request_ttl_ms: int = 300_000
     setup_code_ttl_ms: int = 600_000
     sender_code_ttl_ms: int = 3_600_000  # how long a code for a direct-message sender is good
 
 
-@attrs.frozen(kw_only=True)
-class NodesConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class NodesConfig(Value):
     invoke_timeout_ms: int = 30_000
 
 
-@attrs.frozen(kw_only=True)
-class RemoteConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RemoteConfig(Value):
     url: str | None = None
     token: str | None = attrs.field(default=None, repr=False)
     password: str | None = attrs.field(default=None, repr=False)
     tls_fingerprint: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class DirectMessageConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DirectMessageConfig(Value):
     policy: Literal["open", "pairing", "closed", "allowlist"] = "pairing"
     allow_from: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class ChannelConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ChannelConfig(Value):
     enabled: bool = True
     dm: DirectMessageConfig = attrs.field(factory=DirectMessageConfig)
     extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False)  # what the channel's own adapter reads
 
 
-@attrs.frozen(kw_only=True)
-class LoggingConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LoggingConfig(Value):
     level: Literal["debug", "info", "warning", "error"] = "info"
     max_bytes: int = 10 * 1024 * 1024
     backups: int = 5
@@ -160,8 +162,8 @@ class LoggingConfig:
     console: bool = True
 
 
-@attrs.frozen(kw_only=True)
-class GatewayConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class GatewayConfig(Value):
     """What `open_gateway` takes. The ``gateway`` block of openclaw.json at the top, its neighbours as fields."""
 
     bind: str = "loopback"  # loopback | lan | tailnet | auto | custom | an IP literal such as 0.0.0.0

@@ -27,6 +27,7 @@ from openclaw_gateway.config.paths import generated_token_path
 from openclaw_gateway.config.redact import MARKER
 from openclaw_gateway.config.rules import PASSWORD_VARIABLE, TOKEN_VARIABLE, is_loopback_bind
 from openclaw_gateway.config.schema import AuthType, GatewayConfig
+from openclaw_gateway.value import Value
 
 __all__ = ["ResolvedAuth", "fingerprint", "resolve_auth"]
 
@@ -37,8 +38,8 @@ _NO_LINKS: Final = frozenset(
 _TOKEN_FILE: Final = re.compile(r"[A-Za-z0-9_-]{22,512}")
 
 
-@attrs.frozen(kw_only=True)
-class ResolvedAuth:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ResolvedAuth(Value):
     """What the gateway asks for. ``type`` may differ from the configured one (none on an open listener becomes token).
 
     ``source`` says where the secret came from, ``fingerprint`` is the first 8 hex digits of its SHA-256: both may be

@@ -17,6 +17,7 @@ from typing import Any, Final
 import attrs
 
 from openclaw_gateway.config.schema import ChannelConfig, GatewayConfig
+from openclaw_gateway.value import Value
 
 __all__ = [
     "ALIASES",
@@ -112,7 +113,7 @@ FOREIGN_BLOCKS: Final = frozenset(
         "web",
         "wizard",
         "worktreeAcceleration",
-        "worktreeRoot.split(",
+        "worktreeRoot",
     }
 )
 
@@ -121,8 +122,8 @@ _NEIGHBOURS: Final = frozenset({"channels", "logging"})
 _NOT_IN_FILE: Final = frozenset({"state_dir"})
 
 
-@attrs.frozen
-class Setting:
+@attrs.frozen(eq=False, repr=False)
+class Setting(Value):
     """One leaf of the configuration: its path as in the file, its annotation, its default value."""
 
     path: str

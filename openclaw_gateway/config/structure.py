@@ -32,6 +32,7 @@ from openclaw_gateway.config.settings import (
     json_name,
     settings,
 )
+from openclaw_gateway.value import Value
 
 __all__ = ["CLOSED", "FATAL", "Structured", "canonicalise", "structure"]
 
@@ -73,8 +74,8 @@ _MAX_IGNORED: Final = 1_000
 Tree = dict[str, Any]
 
 
-@attrs.frozen
-class Structured:
+@attrs.frozen(eq=False, repr=False)
+class Structured(Value):
     config: GatewayConfig
     issues: tuple[ConfigIssue, ...]
     ignored: tuple[str, ...]

@@ -24,6 +24,7 @@ import trio
 from openclaw_gateway.config.issues import ConfigError, ConfigIssue
 from openclaw_gateway.config.load import LoadedConfig, load_config
 from openclaw_gateway.config.settings import to_json
+from openclaw_gateway.value import Value
 
 __all__ = ["REBIND", "ConfigChange", "changed_paths", "watch_config"]
 
@@ -44,8 +45,8 @@ class Load(Protocol):
     ) -> LoadedConfig: ...
 
 
-@attrs.frozen(kw_only=True)
-class ConfigChange:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ConfigChange(Value):
     """A new state of the file. Where it cannot be used, ``new`` is ``old`` and ``issues`` says why.
 
     ``changed``: dotted paths of the settings whose resolved values differ (secrets included, by path only). It may be

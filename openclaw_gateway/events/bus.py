@@ -18,10 +18,13 @@ import attrs
 import msgspec
 import trio
 
+from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.protocol.frames import encode_event
 from openclaw_gateway.protocol.scopes import satisfies
 
 __all__ = ["EventBus", "Listener", "OutgoingEvent"]
+
+log = get_logger("events")
 
 
 @attrs.define(eq=False)
@@ -100,10 +103,13 @@ class EventBus:
         )
         taken = 0
         for listener in tuple(self._listeners if only is None else only):
-            if not outgoing.may_hear(listener.role, listener.scopes) or (hears is not None and not hears(listener)):
-                continue
-            if listener.offer(outgoing):
-                taken += 1
+            try:
+                if not outgoing.may_hear(listener.role, listener.scopes) or (hears is not None and not hears(listener)):
+                    continue
+                if listener.offer(outgoing):
+                    taken += 1
+            except Exception as exc:
+                log.exception("listener failed", exc=exc, event_name=event)
         if only is None:
             self._tell_subscribers(event, payload)
         return taken
@@ -121,6 +127,8 @@ class EventBus:
                     subscription.channel.send_nowait((event, payload))
                 except trio.WouldBlock:
                     subscription.missed += 1
+                except trio.BrokenResourceError:
+                    pass  # its reader closed the channel and is on its way out
 
     @asynccontextmanager
     async def subscribe(

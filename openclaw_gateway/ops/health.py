@@ -36,7 +36,7 @@ def rss_bytes() -> int:
         return 0
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Health:
     """``parts``: name → why it is not ready (None: ready). ``version`` grows when a part's state changes."""
 

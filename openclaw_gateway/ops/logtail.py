@@ -17,6 +17,8 @@ from typing import Final
 import attrs
 import msgspec
 
+from openclaw_gateway.value import Value
+
 __all__ = ["MAX_BYTES", "MAX_LINES", "LogTail", "tail", "tail_json"]
 
 MAX_LINES: Final = 5000
@@ -24,8 +26,8 @@ MAX_BYTES: Final = 1024 * 1024
 _CACHE_ENTRIES: Final = 16
 
 
-@attrs.frozen
-class LogTail:
+@attrs.frozen(eq=False, repr=False)
+class LogTail(Value):
     """``cursor``: where the next call goes on, bytes. ``truncated``: lines before these were left out. ``reset``: the
     cursor that was asked for is not in this file (rotated, or too far behind), so the lines do not follow the last
     ones."""

@@ -39,6 +39,7 @@ from openclaw_gateway.pairing.records import (
 from openclaw_gateway.pairing.rows import Approval, ApprovalRefused, Change
 from openclaw_gateway.pairing.tokens import DeviceTokens
 from openclaw_gateway.store import Store, StoreError
+from openclaw_gateway.value import Value
 
 __all__ = [
     "ApprovalOutcome",
@@ -57,7 +58,7 @@ UPKEEP_SECONDS: Final = 5.0
 _CLOSING_FLUSH_SECONDS: Final = 1.0
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class DeviceBookUnreadable(GatewayError):
     """Who is paired is not known, because the store could not be read. Retryable; nobody is admitted meanwhile."""
 
@@ -67,8 +68,8 @@ class DeviceBookUnreadable(GatewayError):
         return f"the paired devices cannot be read: {self.reason}"
 
 
-@attrs.frozen
-class RequestOutcome:
+@attrs.frozen(eq=False, repr=False)
+class RequestOutcome(Value):
     """``request`` is durable and listed. ``created``: it has a new id. ``superseded``: the id it took the place of."""
 
     request: PendingRequest
@@ -77,8 +78,8 @@ class RequestOutcome:
     events: tuple[BookEvent, ...]
 
 
-@attrs.frozen
-class ApprovalOutcome:
+@attrs.frozen(eq=False, repr=False)
+class ApprovalOutcome(Value):
     device: PairedDevice
     events: tuple[BookEvent, ...]
 

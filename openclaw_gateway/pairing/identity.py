@@ -20,14 +20,15 @@ import attrs
 
 from openclaw_gateway.ops.statedir import ensure_private_dir, read_private_file, write_private_file
 from openclaw_gateway.pairing.tokens import CredentialDamaged
+from openclaw_gateway.value import Value
 
 __all__ = ["GatewayIdentity", "load_gateway_identity"]
 
 IDENTITY_FILE: Final = "gateway-identity.json"
 
 
-@attrs.frozen
-class GatewayIdentity:
+@attrs.frozen(eq=False, repr=False)
+class GatewayIdentity(Value):
     """``public_key`` is base64url of the raw 32 bytes, unpadded (43 characters); ``private_key`` the raw seed."""
 
     device_id: str

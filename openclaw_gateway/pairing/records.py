@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from openclaw_gateway.protocol.scopes import grantable
+from openclaw_gateway.value import Value
 
 __all__ = [
     "CHANGED",
@@ -55,8 +56,8 @@ def _names(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(kept))[:MAX_NAMES]
 
 
-@attrs.frozen(kw_only=True)
-class Ask:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Ask(Value):
     """What a peer asks for at one connect, after its signature was found good.
 
     ``device_id`` is the lowercase hex SHA-256 of the raw key, ``public_key`` base64url of the raw key. Scopes that this
@@ -82,8 +83,8 @@ class Ask:
         object.__setattr__(self, "scopes", tuple(sorted(wanted)))
 
 
-@attrs.frozen(kw_only=True)
-class PairedDevice:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PairedDevice(Value):
     """One approved (device, role). Times are Unix milliseconds; ``roles`` are all live roles of the same device."""
 
     device_id: str
@@ -114,8 +115,8 @@ class PairedDevice:
         return self.revoked_at_ms is None and self.token_generation > 0
 
 
-@attrs.frozen(kw_only=True)
-class PendingRequest:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PendingRequest(Value):
     """What waits for a person. One per (device key, role); ``scopes`` and ``commands`` are the widest asked so far."""
 
     request_id: str
@@ -147,8 +148,8 @@ class PendingRequest:
         )
 
 
-@attrs.frozen(kw_only=True)
-class Resolution:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Resolution(Value):
     """What became of a request id that is pending no longer."""
 
     request_id: str
@@ -160,8 +161,8 @@ class Resolution:
     at_ms: int
 
 
-@attrs.frozen
-class BookEvent:
+@attrs.frozen(eq=False, repr=False)
+class BookEvent(Value):
     """An event for the shell to publish: its name and payload."""
 
     name: str

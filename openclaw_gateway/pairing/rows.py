@@ -21,6 +21,7 @@ from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.pairing.records import Ask, PairedDevice, PendingRequest, Reason, Resolution, ask_hash
 from openclaw_gateway.pairing.tokens import DeviceTokens, TokenSeed
 from openclaw_gateway.policy.addresses import limiter_key
+from openclaw_gateway.value import Value
 
 __all__ = [
     "MAX_DEVICES",
@@ -69,7 +70,7 @@ _EVICT: Final = (
 )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ApprovalRefused(GatewayError):
     """What was asked cannot be approved: ``reason`` is revoked, removed or scope-upgrade (a person has to decide), key
     or limit.
@@ -83,8 +84,8 @@ class ApprovalRefused(GatewayError):
         return f"{self.role} of device {self.device_id[:12]} cannot be approved: {self.reason}"
 
 
-@attrs.frozen
-class Snapshot:
+@attrs.frozen(eq=False, repr=False)
+class Snapshot(Value):
     """Everything the book keeps in memory, as read at one moment."""
 
     paired: list[PairedDevice]
@@ -93,8 +94,8 @@ class Snapshot:
     removed: list[str]
 
 
-@attrs.frozen
-class Change:
+@attrs.frozen(eq=False, repr=False)
+class Change(Value):
     """What a request did to the pending rows. ``gone``: rows that ended, with the decision that ended them."""
 
     request: PendingRequest
@@ -103,8 +104,8 @@ class Change:
     gone: tuple[tuple[PendingRequest, str], ...] = ()
 
 
-@attrs.frozen
-class Approval:
+@attrs.frozen(eq=False, repr=False)
+class Approval(Value):
     """A device's records after an approval. ``request_id`` names what was approved; ``fresh`` is False for a no-op."""
 
     device: PairedDevice

@@ -26,6 +26,7 @@ import attrs
 from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.ops.statedir import ensure_private_dir, read_private_file, write_private_file
 from openclaw_gateway.pairing.records import PairedDevice
+from openclaw_gateway.value import Value
 
 __all__ = ["REFRESH_PREFIX", "CredentialDamaged", "DeviceTokens", "RefreshClaim", "TokenSeed", "load_device_tokens"]
 
@@ -41,7 +42,7 @@ _MAC_BYTES: Final = 32
 _REFRESH_CHARS: Final = 64  # base64url of 48 bytes, no padding
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class CredentialDamaged(GatewayError):
     """A file under ``credentials/`` is there but cannot be used; it is never replaced silently."""
 
@@ -53,8 +54,8 @@ class CredentialDamaged(GatewayError):
         return f"{self.path}: {self.fault}; fix: {self.fix}"
 
 
-@attrs.frozen
-class TokenSeed:
+@attrs.frozen(eq=False, repr=False)
+class TokenSeed(Value):
     """What a record keeps of a token."""
 
     generation: int

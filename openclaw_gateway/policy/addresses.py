@@ -12,6 +12,8 @@ from typing import Final
 
 import attrs
 
+from openclaw_gateway.value import Value
+
 __all__ = [
     "NO_NETWORKS",
     "NetworkSet",
@@ -84,8 +86,8 @@ def _within(address: IPAddress | None, networks: tuple[IPNetwork, ...]) -> bool:
     return address is not None and any(address in network for network in networks)
 
 
-@attrs.frozen
-class NetworkSet:
+@attrs.frozen(eq=False, repr=False)
+class NetworkSet(Value):
     """CIDRs that were checked at load. ``entries`` are the texts they came from."""
 
     networks: tuple[IPNetwork, ...] = ()

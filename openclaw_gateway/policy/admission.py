@@ -47,6 +47,7 @@ from openclaw_gateway.policy.verdicts import (
 from openclaw_gateway.protocol.connect import CONTROL_UI_ID, ConnectAuth, ConnectParams, bearer_params
 from openclaw_gateway.protocol.device import DeviceVerdict
 from openclaw_gateway.protocol.scopes import KNOWN_OPERATOR_SCOPES, ROLES, grantable, satisfies
+from openclaw_gateway.value import Value
 
 __all__ = [
     "UNREADABLE",
@@ -109,8 +110,8 @@ class DeviceTokenOutcome(enum.Enum):
     EXPIRED = "expired"
 
 
-@attrs.frozen(kw_only=True)
-class AdmissionRules:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AdmissionRules(Value):
     """What the configuration says about who may come in."""
 
     auth_type: AuthType
@@ -120,8 +121,8 @@ class AdmissionRules:
     own_tailnet_addresses: frozenset[str] = frozenset()  # canonical texts
 
 
-@attrs.frozen(kw_only=True)
-class AdmissionQuestion:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AdmissionQuestion(Value):
     """Everything that was measured about one ``connect`` (or one HTTP request)."""
 
     params: ConnectParams
@@ -144,8 +145,8 @@ class AdmissionQuestion:
     transport: Literal["websocket", "http"] = "websocket"
 
 
-@attrs.frozen(kw_only=True)
-class PresentedSecret:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PresentedSecret(Value):
     """What to compare with the gateway's shared secret. ``note`` (constant text) says why something was left out."""
 
     value: str | None = attrs.field(repr=False)

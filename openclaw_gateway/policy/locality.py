@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from openclaw_gateway.policy.addresses import NO_NETWORKS, NetworkSet, canonical_text, is_loopback, limiter_key
+from openclaw_gateway.value import Value
 
 __all__ = ["Peer", "PeerRules", "describe_peer", "host_name", "is_loopback_name", "trusted_proxies_hint"]
 
@@ -45,6 +46,8 @@ _FORWARDING: Final = frozenset(
         b"x-remote-ip",
     }
 )
+# Every vendor has a name of its own for "the address I got this from"; they end alike.
+_FORWARDING_ENDINGS: Final = (b"client-ip", b"clientip", b"forwarded-for", b"real-ip", b"remote-addr", b"remote-ip")
 _FORWARDING_PREFIXES: Final = (
     b"akamai-",
     b"cf-",
@@ -65,15 +68,15 @@ _HOP: Final = re.compile(r"\[([0-9a-fA-F:.%\w]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?")
 
 
-@attrs.frozen(kw_only=True)
-class PeerRules:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PeerRules(Value):
     """What the configuration says about proxies."""
 
     trusted_proxies: NetworkSet = NO_NETWORKS
 
 
-@attrs.frozen(kw_only=True)
-class Peer:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Peer(Value):
     """One connection's origin on the network, as far as it can be believed."""
 
     address: str  # of the socket, canonical; "unknown" where the transport has none
@@ -115,7 +118,7 @@ class _Headers:
             name = raw_name.lower()
             self._values.setdefault(name, []).append(value.decode("latin-1").strip())
             # Proxies of every kind mark what they pass on; one mark is enough not to believe that nobody is between.
-            if name in _FORWARDING or name.startswith(_FORWARDING_PREFIXES):
+            if name in _FORWARDING or name.startswith(_FORWARDING_PREFIXES) or name.endswith(_FORWARDING_ENDINGS):
                 self.forwarded = True
 
     def all(self, name: bytes) -> list[str]:

@@ -14,6 +14,7 @@ from itertools import islice
 import attrs
 
 from openclaw_gateway.policy.locality import Peer
+from openclaw_gateway.value import Value
 
 __all__ = ["CredentialClass", "FailureKey", "FailureLedger", "FailureOutcome", "LockoutRules", "failure_key"]
 
@@ -29,8 +30,8 @@ class CredentialClass(enum.Enum):
     API_KEY = "api-key"
 
 
-@attrs.frozen(kw_only=True)
-class LockoutRules:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LockoutRules(Value):
     """Seconds, but for ``attempts``."""
 
     delays: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 5.0)  # the last one repeats
@@ -39,8 +40,8 @@ class LockoutRules:
     lockout: float = 300.0
 
 
-@attrs.frozen
-class FailureKey:
+@attrs.frozen(eq=False, repr=False)
+class FailureKey(Value):
     """Who is counted: ``client`` is an address key or a proven device, never shared by two roles or classes."""
 
     client: str
@@ -49,8 +50,8 @@ class FailureKey:
     lockable: bool  # False: delays only
 
 
-@attrs.frozen
-class FailureOutcome:
+@attrs.frozen(eq=False, repr=False)
+class FailureOutcome(Value):
     """What one failure led to. Seconds."""
 
     delay: float  # to wait before the answer
@@ -58,7 +59,7 @@ class FailureOutcome:
     failures: int  # in a row
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Row:
     in_a_row: int = 0
     last: float = 0.0

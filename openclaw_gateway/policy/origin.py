@@ -15,6 +15,7 @@ import attrs
 
 from openclaw_gateway.policy.addresses import canonical_ip, is_private_literal
 from openclaw_gateway.policy.locality import Peer, host_name, is_loopback_name
+from openclaw_gateway.value import Value
 
 __all__ = [
     "HttpVerdict",
@@ -32,16 +33,16 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-@attrs.frozen(kw_only=True)
-class OriginRules:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class OriginRules(Value):
     """``allowed``: origins as configured; ``known_hosts``: lower-case names that are this gateway's own."""
 
     allowed: tuple[str, ...] = ()
     known_hosts: frozenset[str] = frozenset()
 
 
-@attrs.frozen(kw_only=True)
-class OriginVerdict:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class OriginVerdict(Value):
     """Whether the page behind a connection may talk to us."""
 
     ok: bool
@@ -50,8 +51,8 @@ class OriginVerdict:
     fix: str | None = None  # the exact command that would allow it
 
 
-@attrs.frozen(kw_only=True)
-class HttpVerdict:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpVerdict(Value):
     """200: go on. 403: a foreign page. 421: a Host that is not this gateway's."""
 
     status: Literal[200, 403, 421]
@@ -59,8 +60,8 @@ class HttpVerdict:
     fix: str | None = None
 
 
-@attrs.frozen
-class _Origin:
+@attrs.frozen(eq=False, repr=False)
+class _Origin(Value):
     scheme: str
     host: str  # without brackets; loopback names and literals are all "localhost"
     port: int | None  # None: a scheme without a port of its own

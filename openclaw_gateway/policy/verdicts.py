@@ -16,6 +16,7 @@ from openclaw_gateway.policy.lockout import CredentialClass
 from openclaw_gateway.protocol.close import Close, CloseCode
 from openclaw_gateway.protocol.connect import CONTROL_UI_ID, ConnectParams
 from openclaw_gateway.protocol.errors import ERRORS, WireError, wire_error
+from openclaw_gateway.value import Value
 
 __all__ = [
     "Admitted",
@@ -57,16 +58,16 @@ _HINTS: Final[Mapping[tuple[str, str], str]] = {
 }
 
 
-@attrs.frozen(kw_only=True)
-class SetupRedemption:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SetupRedemption(Value):
     """A setup code to spend. ``handed``: the scopes of the operator's token that a phone takes along; (): none."""
 
     setup_id: str
     handed: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class Admitted:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Admitted(Value):
     """Let in. With ``pair_silently`` the shell first records the pairing (device, role, ``scopes``), durable before
     hello.
 
@@ -85,8 +86,8 @@ class Admitted:
     setup: SetupRedemption | None = None  # the shell first spends this setup code, durable before hello
 
 
-@attrs.frozen(kw_only=True)
-class PairingNeeded:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PairingNeeded(Value):
     """Authenticated, but not approved: the shell registers the request (durable), then answers `pairing_refusal`."""
 
     reason: PairingReason
@@ -100,8 +101,8 @@ class PairingNeeded:
     setup_id: str | None = None  # the shell first binds this setup code to the device
 
 
-@attrs.frozen(kw_only=True)
-class Refused:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Refused(Value):
     """Turned away. Where ``counts`` is set, the shell counts one failure of that class and waits its delay first."""
 
     error: WireError

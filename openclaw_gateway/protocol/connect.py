@@ -16,6 +16,8 @@ from typing import Any, Final
 import attrs
 import msgspec
 
+from openclaw_gateway.value import Value
+
 __all__ = [
     "CLIENT_IDS",
     "CLIENT_MODES",
@@ -100,8 +102,8 @@ _AUTH_KEYS: Final = frozenset(
 _DEVICE_KEYS: Final = frozenset({"id", "nonce", "publicKey", "signature", "signedAt"})
 
 
-@attrs.frozen(kw_only=True)
-class ClientInfo:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ClientInfo(Value):
     """``params.client``. Everything here is claimed, nothing is proved."""
 
     id: str
@@ -116,8 +118,8 @@ class ClientInfo:
     instance_id: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ConnectAuth:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ConnectAuth(Value):
     """``params.auth``: the credentials as presented. None: absent; the empty string is kept (it is what was signed)."""
 
     token: str | None = attrs.field(default=None, repr=False)
@@ -134,8 +136,8 @@ class ConnectAuth:
         return ""
 
 
-@attrs.frozen(kw_only=True)
-class DeviceProof:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DeviceProof(Value):
     """``params.device``: an Ed25519 identity and its signature over the challenge, as sent and not yet verified.
 
     ``signed_at`` is in Unix milliseconds. A nonce that is absent is the empty string: `verify_device` answers for both.
@@ -148,8 +150,8 @@ class DeviceProof:
     nonce: str
 
 
-@attrs.frozen(kw_only=True)
-class ConnectParams:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ConnectParams(Value):
     """``connect.params``, well-formed and capped."""
 
     min_protocol: int

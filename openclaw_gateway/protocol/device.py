@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from openclaw_gateway.protocol.connect import ConnectParams, DeviceProof
+from openclaw_gateway.value import Value
 
 __all__ = [
     "Challenge",
@@ -36,16 +37,16 @@ _BASE64URL: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 _ASCII_LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
 
-@attrs.frozen(kw_only=True)
-class Challenge:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Challenge(Value):
     """What was sent in ``connect.challenge``: the nonce and ``ts`` (Unix milliseconds)."""
 
     nonce: str
     ts_ms: int
 
 
-@attrs.frozen(kw_only=True)
-class DeviceVerdict:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DeviceVerdict(Value):
     """``fault`` is a key of `protocol.errors.ERRORS` (None: the proof holds).
 
     ``details`` goes into the error's details.

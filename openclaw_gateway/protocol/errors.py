@@ -16,6 +16,7 @@ from typing import Any, Final
 import attrs
 
 from openclaw_gateway.protocol.close import CloseCode
+from openclaw_gateway.value import Value
 
 __all__ = ["ERRORS", "ErrorRow", "WireError", "wire_error"]
 
@@ -26,8 +27,8 @@ FORBIDDEN: Final = "FORBIDDEN"
 UNAVAILABLE: Final = "UNAVAILABLE"
 
 
-@attrs.frozen
-class WireError:
+@attrs.frozen(eq=False, repr=False)
+class WireError(Value):
     """One error as it goes over the wire: ``{code, message, details?, retryable?, retryAfterMs?}``."""
 
     code: str
@@ -48,8 +49,8 @@ class WireError:
         return out
 
 
-@attrs.frozen
-class ErrorRow:
+@attrs.frozen(eq=False, repr=False)
+class ErrorRow(Value):
     """A row of the table.
 
     ``message`` may hold ``{blanks}``; ``detail`` is the machine code under ``details.code``; ``close`` is the close
@@ -536,7 +537,7 @@ ERRORS: dict[str, ErrorRow] = {
         INVALID_REQUEST,
         "unauthorized: gateway token mismatch ({hint})",
         "The token is not this gateway's.",
-        "openclaw config get gateway.auth.token (on the gateway's host), then give the client that one",
+        "openclaw gateway auth-token --show (on the gateway's host), then give the client that one",
         detail="AUTH_TOKEN_MISMATCH",
         close=CloseCode.POLICY,
     ),

@@ -14,12 +14,13 @@ import attrs
 import msgspec
 
 from openclaw_gateway.protocol.scopes import ADMIN, READ, satisfies
+from openclaw_gateway.value import Value
 
 __all__ = ["DeviceTokenGrant", "HandedToken", "HelloLimits", "HelloSnapshot", "hello_ok"]
 
 
-@attrs.frozen(kw_only=True)
-class HelloLimits:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HelloLimits(Value):
     """``policy``: bytes and milliseconds."""
 
     max_payload: int
@@ -27,8 +28,8 @@ class HelloLimits:
     tick_interval_ms: int
 
 
-@attrs.frozen(kw_only=True)
-class HelloSnapshot:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HelloSnapshot(Value):
     """Everything a snapshot may hold; `hello_ok` drops what the connection may not see."""
 
     presence: Sequence[Mapping[str, Any]] | msgspec.Raw = ()
@@ -42,8 +43,8 @@ class HelloSnapshot:
     applied_config_hash: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class DeviceTokenGrant:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DeviceTokenGrant(Value):
     """The device's own token and, where tokens have a life, its end and what renews it. Unix milliseconds."""
 
     token: str = attrs.field(repr=False)

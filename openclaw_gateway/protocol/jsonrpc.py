@@ -17,6 +17,7 @@ import attrs
 import msgspec
 
 from openclaw_gateway.protocol.errors import FORBIDDEN, INVALID_REQUEST, NOT_PAIRED, UNAVAILABLE, WireError
+from openclaw_gateway.value import Value
 
 __all__ = [
     "Batch",
@@ -51,8 +52,8 @@ _BY_ROW: Final = {
 }
 
 
-@attrs.frozen
-class Call:
+@attrs.frozen(eq=False, repr=False)
+class Call(Value):
     """One call. ``params`` is raw JSON (an object or an array), empty when absent; a notification gets no reply."""
 
     id: Id
@@ -61,8 +62,8 @@ class Call:
     notification: bool = False
 
 
-@attrs.frozen
-class Invalid:
+@attrs.frozen(eq=False, repr=False)
+class Invalid(Value):
     """Not a call: answer it with `encode_invalid`. ``code`` is -32700 (not JSON) or -32600."""
 
     code: int
@@ -70,8 +71,8 @@ class Invalid:
     id: Id = None
 
 
-@attrs.frozen
-class Batch:
+@attrs.frozen(eq=False, repr=False)
+class Batch(Value):
     """Answer with one array of the replies of its items, in any order; nothing at all when no item is answered."""
 
     items: tuple[Call | Invalid, ...]

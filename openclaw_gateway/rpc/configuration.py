@@ -20,18 +20,19 @@ from openclaw_gateway.ops.audit import Action, AuditTrail
 from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.rpc.audit import recorded
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, NoParams
+from openclaw_gateway.value import Value
 
 __all__ = ["register"]
 
 
-@attrs.frozen
-class SetParams:
+@attrs.frozen(eq=False, repr=False)
+class SetParams(Value):
     raw: str
     base_hash: str | None = None
 
 
-@attrs.frozen
-class PatchParams:
+@attrs.frozen(eq=False, repr=False)
+class PatchParams(Value):
     raw: str
     base_hash: str | None = None
     session_key: str | None = None

@@ -15,6 +15,7 @@ import msgspec
 from openclaw_gateway.ops.logtail import tail_json
 from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable
+from openclaw_gateway.value import Value
 
 __all__ = ["register"]
 
@@ -22,8 +23,8 @@ DEFAULT_LINES: Final = 500
 DEFAULT_BYTES: Final = 250_000
 
 
-@attrs.frozen
-class TailParams:
+@attrs.frozen(eq=False, repr=False)
+class TailParams(Value):
     cursor: int | None = None
     limit: int | None = None
     max_bytes: int | None = None

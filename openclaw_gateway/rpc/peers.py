@@ -15,12 +15,13 @@ from openclaw_gateway.pairing.devices import DeviceBook, DeviceBookUnreadable
 from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, NoParams
 from openclaw_gateway.server.registry import SessionRegistry
+from openclaw_gateway.value import Value
 
 __all__ = ["register"]
 
 
-@attrs.frozen
-class DescribeParams:
+@attrs.frozen(eq=False, repr=False)
+class DescribeParams(Value):
     node_id: str
 
 

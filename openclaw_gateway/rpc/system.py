@@ -19,26 +19,27 @@ from openclaw_gateway.events.presence import Presence
 from openclaw_gateway.ops.health import Health, now_ms, rss_bytes
 from openclaw_gateway.ops.stability import StabilityLog
 from openclaw_gateway.rpc.table import ANY_OPERATOR, CallContext, MethodTable, NoParams
+from openclaw_gateway.value import Value
 
 __all__ = ["register"]
 
 _MAX_TEXT = 2000
 
 
-@attrs.frozen
-class HealthParams:
+@attrs.frozen(eq=False, repr=False)
+class HealthParams(Value):
     probe: bool = False
     include_sensitive: bool | None = None
 
 
-@attrs.frozen
-class StatusParams:
+@attrs.frozen(eq=False, repr=False)
+class StatusParams(Value):
     include_channel_summary: bool = True
     include_cli_projection: bool = False
 
 
-@attrs.frozen
-class SystemEventParams:
+@attrs.frozen(eq=False, repr=False)
+class SystemEventParams(Value):
     text: str
     device_id: str | None = None
     instance_id: str | None = None
@@ -56,20 +57,20 @@ class SystemEventParams:
     tags: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class SetHeartbeatsParams:
+@attrs.frozen(eq=False, repr=False)
+class SetHeartbeatsParams(Value):
     enabled: bool
 
 
-@attrs.frozen
-class StabilityParams:
+@attrs.frozen(eq=False, repr=False)
+class StabilityParams(Value):
     limit: int = 50
     type: str | None = None
     since_seq: int | None = None
 
 
-@attrs.frozen
-class ChannelsStatusParams:
+@attrs.frozen(eq=False, repr=False)
+class ChannelsStatusParams(Value):
     probe: bool = False
     timeout_ms: int | None = None
     channel: str | None = None

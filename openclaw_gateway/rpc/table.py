@@ -21,17 +21,19 @@ import trio
 from openclaw_gateway.errors import GatewayError, LocalProtocolError
 from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.protocol.scopes import KNOWN_OPERATOR_SCOPES, satisfies
+from openclaw_gateway.value import Value
 
 __all__ = ["CallContext", "CallError", "MethodSpec", "MethodTable", "NoParams", "camel"]
 
 ANY_OPERATOR: Final = "any"  # needs an admitted operator, no scope (health: probes hold none)
 _MAX_METHODS: Final = 4096
+_SCHEMA_WORDS: Final = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 Handler = Callable[["CallContext", Any], Any]
 H = TypeVar("H", bound=Handler)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class CallError(GatewayError):
     """Raised by a handler to answer with an error on purpose."""
 
@@ -68,8 +70,8 @@ class CallContext(Protocol):
     def client_address(self) -> str: ...
 
 
-@attrs.frozen
-class NoParams:
+@attrs.frozen(eq=False, repr=False)
+class NoParams(Value):
     """The parameter type of a method that takes none."""
 
 
@@ -129,20 +131,23 @@ class AnyParams:
 
 
 def _fault(text: str) -> str:
-    """msgspec's ``Expected `int`, got `str` - at `$.limit` `` in the words clients know: ``at /limit: must be int``."""
+    """msgspec's ``Expected `int`, got `str` - at `$.limit` `` in the words clients know: ``at /limit: must be
+    integer``.
+    """
     text = text.splitlines()[0][:300]
     message, _, where = text.partition(" - at `$")
     if message.startswith("Object missing required field `"):
         name = camel(message.split("`")[1])
         return f"at root: must have required property '{name}'"
     if message.startswith("Expected `"):
-        message = "must be " + message.split("`")[1]
-    path = "/".join(camel(part) for part in where.rstrip("`").split(".") if part)
+        kinds = message.split("`")[1].split(" | ")
+        message = "must be " + " or ".join(_SCHEMA_WORDS.get(kind, kind) for kind in kinds)
+    path = "/".join(camel(part) for part in where.rstrip("`").replace("[", ".").replace("]", "").split(".") if part)
     return f"at /{path}: {message}" if path else f"at root: {message}"
 
 
-@attrs.frozen(eq=False)
-class MethodSpec:
+@attrs.frozen(eq=False, repr=False)
+class MethodSpec(Value):
     """One method. ``deadline`` in seconds; ``limiter`` bounds the calls at once, ``queue`` more may wait; None = no own
     limit.
 

@@ -15,12 +15,13 @@ import attrs
 import trio
 
 from openclaw_gateway.protocol.close import Close, CloseCode
+from openclaw_gateway.value import Value
 
 __all__ = ["Cause", "CloseScope"]
 
 
-@attrs.frozen
-class Cause:
+@attrs.frozen(eq=False, repr=False)
+class Cause(Value):
     """Why a connection ended. ``by_peer``: the peer said so first. ``abrupt``: nothing can or should be flushed any
     more.
     """
@@ -66,7 +67,7 @@ class CloseScope:
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> bool | None:
+    ) -> bool:
         swallowed = self._scope.__exit__(exc_type, exc, tb)
         if self.cause is None:
             if self._scope.cancelled_caught:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 import trio
 from websockets.datastructures import Headers
-from websockets.exceptions import NegotiationError
+from websockets.exceptions import InvalidHeader, NegotiationError
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -109,8 +109,13 @@ def _handshake(request: UpgradeRequest) -> Response:
         text = f"WebSocket version {version[:16]!r} is not spoken here; use 13.\n"
         return _response(HTTPStatus.UPGRADE_REQUIRED, text, [("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")])
     headers = Headers()
-    for name, value in request.headers:
-        headers[name.decode("latin-1")] = value.decode("latin-1")
+    try:
+        for name, value in request.headers:
+            # The handshake reads no others, and what RFC 9110 allows in them (obs-text) is refused by `Headers`.
+            if name in {b"connection", b"upgrade"} or name.startswith(b"sec-websocket-"):
+                headers[name.decode("latin-1")] = value.decode("latin-1")
+    except InvalidHeader as exc:
+        return _response(HTTPStatus.BAD_REQUEST, f"The {exc.name} header cannot be read.\n")
     asked = Request(request.target.decode("latin-1"), headers)
     return ServerProtocol(select_subprotocol=_first_subprotocol).accept(asked)
 

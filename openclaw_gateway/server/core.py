@@ -26,6 +26,7 @@ from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import MethodTable
 from openclaw_gateway.server.recording import record_joined, record_left, record_turned_away
 from openclaw_gateway.server.registry import SessionRegistry
+from openclaw_gateway.value import Value
 
 if TYPE_CHECKING:
     from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant
@@ -39,8 +40,8 @@ _PRESENT_MODES: Final = frozenset({"node", "webchat", "ui"})
 log = get_logger("session")
 
 
-@attrs.frozen(kw_only=True)
-class Limits:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Limits(Value):
     """Bytes and seconds; every one of them is stated in ``hello-ok.policy`` or in docs/reference/limits.md."""
 
     max_payload: int
@@ -49,11 +50,15 @@ class Limits:
     handshake_seconds: float
 
 
+def _deaf_logger() -> logging.Logger:
+    return logging.Logger("websockets", logging.CRITICAL + 1)  # noqa: LOG001 - one that nobody can reach is the point
+
+
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class ServerCore:
     limits: Limits
     table: MethodTable
@@ -69,8 +74,8 @@ class ServerCore:
     audit: AuditTrail = attrs.field(factory=AuditTrail)
     bearer_scopes: tuple[str, ...] = BEARER_SCOPES
     now_ms: Callable[[], int] = now_ms
-    # websockets logs each connection at info; ours says more, so its logger is one that nobody reads
-    frame_logger: logging.Logger = attrs.field(factory=lambda: logging.getLogger("openclaw_gateway.websocket"))
+    # websockets logs whole frames at debug, secrets included: its logger hangs in no tree and takes nothing (V52)
+    frame_logger: logging.Logger = attrs.field(factory=_deaf_logger)
 
     def hello(self, session: Session, grant: Grant) -> dict[str, Any]:
         token = None
@@ -131,14 +136,16 @@ class ServerCore:
         grant = session.grant
         code = int(cause.close.code) if cause is not None else None
         reason = cause.close.reason if cause is not None else ""
+        # Who was never let in leaves a line that repeats word for word, so that a flood of them collapses (LOG-1).
+        admitted = grant is not None
         log.info(
             "disconnect",
-            conn_id=session.conn_id,
+            conn_id=session.conn_id if admitted else None,
             peer=session.peer.client_address,
             role=grant.role if grant is not None else None,
             close_code=code,
             reason=reason or None,
-            duration_ms=round((time.monotonic() - session.opened_at) * 1000),
+            duration_ms=round((time.monotonic() - session.opened_at) * 1000) if admitted else None,
         )
         record_left(self.audit, session)
         self.stability.note("disconnect", {"code": code, "reason": reason})

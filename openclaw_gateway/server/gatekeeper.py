@@ -75,6 +75,7 @@ from openclaw_gateway.server.recording import (
     record_turned_away,
 )
 from openclaw_gateway.store import StoreError
+from openclaw_gateway.value import Value
 
 __all__ = [
     "Gatekeeper",
@@ -92,16 +93,16 @@ _BUSY_SECONDS: Final = 1.0  # what a client waits that came while too many passw
 log = get_logger("auth")
 
 
-@attrs.frozen
-class TransportCredential:
+@attrs.frozen(eq=False, repr=False)
+class TransportCredential(Value):
     """A credential that came with the HTTP request: ``?token=`` (C11) or ``Authorization: Bearer``."""
 
     query_token: str | None = attrs.field(default=None, repr=False)
     bearer: str | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen
-class IssuedToken:
+@attrs.frozen(eq=False, repr=False)
+class IssuedToken(Value):
     """What hello-ok hands a device. Unix milliseconds; None: no end, no refresh token."""
 
     token: str = attrs.field(repr=False)
@@ -126,8 +127,8 @@ class _Presented:
         return self.key.scopes if self.key is not None else ()
 
 
-@attrs.frozen(kw_only=True)
-class Grant:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Grant(Value):
     """An admitted peer. ``principal`` names whoever authenticated; it is never a secret."""
 
     role: str
@@ -142,8 +143,8 @@ class Grant:
     handed: tuple[HandedToken, ...] = ()  # tokens for other roles of the same device, with a setup code
 
 
-@attrs.frozen(kw_only=True)
-class Rejection:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Rejection(Value):
     """A refused peer. ``delay`` (seconds) is waited before the answer goes out."""
 
     error: WireError
@@ -152,8 +153,8 @@ class Rejection:
     delay: float = 0.0
 
 
-@attrs.frozen(kw_only=True)
-class GatekeeperRules:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class GatekeeperRules(Value):
     """Everything about admission that configuration decides; replaced as a whole on reload."""
 
     admission: AdmissionRules
@@ -244,6 +245,22 @@ class Gatekeeper:
             error = wire_error("invalid-connect-params", fault=params)
             record_turned_away(self._audit, error, peer, conn_id)
             return Rejection(error=error, close=Close(CloseCode.POLICY, error.message), http_status=400)
+        while True:
+            rules = self.rules
+            verdict = await self._decide(params, peer, credential, challenge, challenge_age, conn_id)
+            # A grant by rules that were replaced while it was being decided opens nothing (V16).
+            if isinstance(verdict, Rejection) or self.rules is rules:
+                return verdict
+
+    async def _decide(
+        self,
+        params: ConnectParams,
+        peer: Peer,
+        credential: TransportCredential,
+        challenge: Challenge,
+        challenge_age: float,
+        conn_id: str,
+    ) -> Grant | Rejection:
         question, key, api_key = await self._measure(params, peer, credential, challenge, challenge_age)
         verdict = admit(question)
         if conn_id:
@@ -567,7 +584,13 @@ class Gatekeeper:
 
     async def http(self, *, peer: Peer, bearer: str | None) -> Grant | Rejection:
         """Decide on one HTTP request by its headers alone; its body has not been read yet (V47)."""
-        rules = self.rules
+        while True:
+            rules = self.rules
+            verdict = await self._decide_http(rules, peer, bearer)
+            if isinstance(verdict, Rejection) or self.rules is rules:
+                return verdict
+
+    async def _decide_http(self, rules: GatekeeperRules, peer: Peer, bearer: str | None) -> Grant | Rejection:
         origin = OriginVerdict(ok=True, reason="checked by the HTTP rule", browser=peer.origin is not None)
         key = failure_key(peer, "operator", CredentialClass.SHARED_SECRET, browser=origin.browser)
         credential = TransportCredential(bearer=bearer)

@@ -25,6 +25,7 @@ from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import CallError
 from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant, Rejection
+from openclaw_gateway.value import Value
 
 __all__ = [
     "BodyTooBig",
@@ -54,8 +55,8 @@ _SECURITY_HEADERS: Final = (
 log = get_logger("http")
 
 
-@attrs.frozen(kw_only=True)
-class HttpRequest:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpRequest(Value):
     """A request as far as it has been read: head only; `body` reads the rest."""
 
     method: str
@@ -65,16 +66,16 @@ class HttpRequest:
     body: Callable[[], Awaitable[bytes]]
 
 
-@attrs.frozen(kw_only=True)
-class HttpReply:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpReply(Value):
     status: int
     body: bytes = b""
     content_type: bytes = b"application/json"
     headers: Sequence[tuple[bytes, bytes]] = ()
 
 
-@attrs.frozen(kw_only=True)
-class Route:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Route(Value):
     """``scope`` None: open to everybody (the probes); else the caller must be admitted, and holds what the checker
     finds.
     """
@@ -90,8 +91,8 @@ class BodyTooBig(Exception):
     pass
 
 
-@attrs.frozen(kw_only=True)
-class HttpRules:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpRules(Value):
     """What configuration decides about HTTP; replaced as a whole on reload."""
 
     enabled: bool = True
@@ -99,8 +100,8 @@ class HttpRules:
     origins: OriginRules = attrs.field(factory=OriginRules)
 
 
-@attrs.frozen(kw_only=True)
-class HttpCaller:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpCaller(Value):
     """The `CallContext` of an HTTP request."""
 
     grant: Grant
@@ -202,10 +203,26 @@ class HttpApp:
         )
         if not route.needs_admission:
             return await route.handler(request, None)
-        verdict = await self._gatekeeper.http(peer=peer, bearer=_bearer(headers))
-        if isinstance(verdict, Rejection):
-            return await refuse(verdict)
-        return await route.handler(request, verdict)
+        return await self._admit(route, request)
+
+    async def _admit(self, route: Route, request: HttpRequest) -> HttpReply:
+        """Let the caller in by its headers, read the body, ask again where the rules changed meanwhile (V16)."""
+        bearer = _bearer(request.headers)
+        while True:
+            rules = self._gatekeeper.rules
+            verdict = await self._gatekeeper.http(peer=request.peer, bearer=bearer)
+            if isinstance(verdict, Rejection):
+                return await refuse(verdict)
+            try:
+                body = await request.body()
+            except BodyTooBig:
+                return json_reply(413, _http_error(f"body over {MAX_BODY_BYTES} bytes", "payload_too_large"))
+            except trio.TooSlowError:
+                text = f"body not received within {BODY_SECONDS:g} s"
+                return json_reply(408, _http_error(text, "request_timeout"))
+            if self._gatekeeper.rules is rules:
+                return await route.handler(attrs.evolve(request, body=_already(body)), verdict)
+            request = attrs.evolve(request, body=_already(body))
 
     def _route(self, path: str) -> Route | None:
         route = self.routes.get(path)
@@ -220,7 +237,8 @@ class HttpApp:
             self.rules.origins,
             sec_fetch_site=_text(headers.get(b"sec-fetch-site")),
             content_type=_text(headers.get(b"content-type")),
-            bearer=_bearer(headers) is not None,
+            # Where nothing is asked for, an Authorization header that a page may add proves nothing.
+            bearer=_bearer(headers) is not None and self._gatekeeper.rules.admission.auth_type != "none",
             cors_allowed=self._cors_allowed(headers.get(b"origin")),
         )
         if verdict.status == 200:
@@ -254,12 +272,7 @@ class HttpApp:
     async def _rpc(self, request: HttpRequest, grant: Grant | None) -> HttpReply:
         """JSON-RPC 2.0 over HTTP: one call or a batch; 200 with a reply, 204 where nothing is answered."""
         assert grant is not None
-        try:
-            body = await request.body()
-        except BodyTooBig:
-            return json_reply(413, _http_error(f"body over {MAX_BODY_BYTES} bytes", "payload_too_large"))
-        except trio.TooSlowError:
-            return json_reply(408, _http_error(f"body not received within {BODY_SECONDS:g} s", "request_timeout"))
+        body = await request.body()
         if self._gatekeeper.lapsed(grant) is not None:
             return _lapsed()
         message = jsonrpc.decode_message(body)
@@ -342,6 +355,13 @@ async def refuse(verdict: Rejection) -> HttpReply:
     if error.retry_after_ms:
         headers.append((b"retry-after", b"%d" % max(1, error.retry_after_ms // 1000)))
     return json_reply(verdict.http_status, body, *headers)
+
+
+def _already(body: bytes) -> Callable[[], Awaitable[bytes]]:
+    async def read() -> bytes:
+        return body
+
+    return read
 
 
 async def _read_body(headers: Mapping[bytes, bytes], receive: Any) -> bytes:

@@ -1,7 +1,7 @@
 """Checking a password against a bcrypt hash without stopping the loop.
 
-Owns the one thread hop outside store/ and discovery/ (docs/discussion/architecture.md says why): a bcrypt check takes 50 to 300
-ms. One check runs at a time, so guessing costs the guesser and nobody else. A password that was right once is
+Owns the one thread hop outside store/ and discovery/ (docs/discussion/architecture.md says why): a bcrypt check takes
+50 to 300 ms. One check runs at a time, so guessing costs the guesser and nobody else. A password that was right once is
 remembered as a keyed digest (never as itself), so that honest reconnects cost microseconds.
 
 Invariants: at most `MAX_WAITING` checks wait, the rest are told to come back; nothing is remembered of a wrong

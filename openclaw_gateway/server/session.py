@@ -54,6 +54,7 @@ __all__ = ["Session"]
 
 PRE_AUTH_BYTES: Final = 64 * 1024
 MAX_PARKED: Final = 15  # requests that may wait behind a connect that is being decided
+MAX_PARKED_BYTES: Final = 128 * 1024  # all of them: times 512 strangers this is what a flood can make us hold
 MAX_RUNNING: Final = 64  # calls in flight per connection that need a task
 MAX_WRONG_ROLE: Final = 10
 GOODBYE_SECONDS: Final = 2.0
@@ -302,7 +303,8 @@ class Session:
 
     def _handshake_message(self, data: bytes) -> None:
         if self._admitting:
-            if len(self._parked) >= MAX_PARKED:
+            waiting = sum(map(len, self._parked)) + len(data)
+            if len(self._parked) >= MAX_PARKED or waiting > MAX_PARKED_BYTES:
                 self.scope.close(CloseCode.POLICY, "too many pending handshake frames")
             else:
                 self._parked.append(data)

@@ -28,6 +28,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from openclaw_gateway.server.wire import Wire
+from openclaw_gateway.value import Value
 
 __all__ = ["HttpServer", "UpgradeRequest"]
 
@@ -35,8 +36,8 @@ MAX_HEAD_BYTES: Final = 16 * 1024
 KEEP_ALIVE_SECONDS: Final = 15.0
 
 
-@attrs.frozen
-class UpgradeRequest:
+@attrs.frozen(eq=False, repr=False)
+class UpgradeRequest(Value):
     """A WebSocket upgrade as it came in: request target, header items in order (names lower case), bytes behind the
     head.
     """
@@ -120,6 +121,8 @@ class _Connection(TCPServer):
             )
         try:
             await super()._read_data()
+            # The peer has said all it will: without this an idle connection that it closed lingers for the keep-alive.
+            await self.idle_task.stop()
         except _TakenOut as taken:
             self.upgrade = taken.request
 

@@ -19,12 +19,15 @@ import fcntl
 import math
 import socket as stdlib_socket
 import struct
+import sys
 import termios
 from collections.abc import Iterator
 from typing import Final, Protocol
 
 import attrs
 import trio
+
+from openclaw_gateway.value import Value
 
 __all__ = ["SocketWire", "StreamWire", "Wire"]
 
@@ -33,6 +36,7 @@ SEND_SECONDS: Final = 60.0
 _FIRST_RECEIVE: Final = 8 * 1024
 _BULK_RECEIVE: Final = 64 * 1024  # also bounds how many requests one wake-up may answer before others run
 _PART_BYTES: Final = 64 * 1024
+_SIOCOUTQNSD: Final = 0x894B  # linux/sockios.h: bytes of the send queue that were never sent
 _NOT_NOW: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS})
 
 
@@ -78,6 +82,11 @@ class Wire(trio.abc.Stream):
     @property
     def unacknowledged(self) -> int:
         """Bytes that were sent and that the peer's host has not confirmed; 0 where that cannot be known."""
+        return 0
+
+    @property
+    def unsent(self) -> int:
+        """Those of `unacknowledged` that the kernel has not put on the wire yet; 0 where that cannot be known."""
         return 0
 
 
@@ -174,8 +183,15 @@ class SocketWire(Wire):
     @property
     def unacknowledged(self) -> int:
         # tcp(7): SIOCOUTQ, which is TIOCOUTQ, counts the unsent and the unacknowledged bytes of the send queue.
+        return self._queue_size(termios.TIOCOUTQ)
+
+    @property
+    def unsent(self) -> int:
+        return self._queue_size(_SIOCOUTQNSD) if sys.platform == "linux" else 0
+
+    def _queue_size(self, request: int) -> int:
         try:
-            return int(struct.unpack("i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+            return int(struct.unpack("i", fcntl.ioctl(self._sock, request, b"\0\0\0\0"))[0])
         except (OSError, ValueError):
             return 0
 
@@ -195,8 +211,8 @@ class SocketWire(Wire):
         await trio.lowlevel.checkpoint()
 
 
-@attrs.frozen
-class _AddressOnly:
+@attrs.frozen(eq=False, repr=False)
+class _AddressOnly(Value):
     """Stands in for a socket where the stream below has none; hypercorn reads only the addresses."""
 
     peer: tuple[str, int]

@@ -23,6 +23,7 @@ import attrs
 
 from openclaw_gateway.ops.statedir import ensure_private_dir, fsync_dir
 from openclaw_gateway.store.migrations import APPLICATION_ID, MIGRATIONS, holds_something, version_of
+from openclaw_gateway.value import Value
 
 __all__ = ["KEEP", "KEEP_QUARANTINE", "Backup", "BackupKind", "check", "copy_private", "list_backups", "newest_good"]
 
@@ -33,8 +34,8 @@ _NAME: Final = re.compile(r"(latest|daily|migration)-(\d{14})-v(\d{1,6})\.db")
 _CHUNK: Final = 256 * 1024
 
 
-@attrs.frozen
-class Backup:
+@attrs.frozen(eq=False, repr=False)
+class Backup(Value):
     """One file of ``backups/``: when it was taken (Unix milliseconds) and the format it has."""
 
     path: Path

@@ -28,6 +28,7 @@ from openclaw_gateway.ops.statedir import ensure_private_dir, fsync_dir
 from openclaw_gateway.store import backups
 from openclaw_gateway.store.errors import StoreCorrupt, StoreTooNew, StoreUnavailable, primary_code
 from openclaw_gateway.store.migrations import MIGRATIONS, holds_something, migrate, version_of
+from openclaw_gateway.value import Value
 
 __all__ = ["BUSY_STEP_MS", "DatabaseFiles", "Recovery", "connect", "open_database", "open_in_memory"]
 
@@ -38,8 +39,8 @@ _JOURNAL_LIMIT_BYTES: Final = 8 * 1024 * 1024
 _DAMAGED_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
-@attrs.frozen
-class DatabaseFiles:
+@attrs.frozen(eq=False, repr=False)
+class DatabaseFiles(Value):
     """Where everything lies under one state directory."""
 
     state_dir: Path
@@ -69,8 +70,8 @@ class DatabaseFiles:
         return self.state_dir / "quarantine"
 
 
-@attrs.frozen
-class Recovery:
+@attrs.frozen(eq=False, repr=False)
+class Recovery(Value):
     """What was done at opening to have a good database: for the log, the status page and the doctor."""
 
     reason: str

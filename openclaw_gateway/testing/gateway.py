@@ -16,6 +16,7 @@ import trio
 
 from openclaw_gateway.app import Gateway, open_gateway
 from openclaw_gateway.config.schema import GatewayConfig
+from openclaw_gateway.errors import flat_errors
 from openclaw_gateway.testing.peer import ScriptedPeer
 
 __all__ = ["connect_peer", "open_memory_gateway", "open_memory_stream"]
@@ -47,12 +48,13 @@ async def open_memory_stream(
 
     make = lockstep_stream_pair if lockstep else memory_stream_pair
     ours, theirs = make()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(gateway.serve_stream, theirs, peer=(address, 50_000)))
-        try:
-            yield ours
-        finally:
-            await trio.aclose_forcefully(ours)
+    with flat_errors():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(gateway.serve_stream, theirs, peer=(address, 50_000)))
+            try:
+                yield ours
+            finally:
+                await trio.aclose_forcefully(ours)
 
 
 @asynccontextmanager

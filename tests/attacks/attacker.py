@@ -160,11 +160,13 @@ class Attacker(RawClient):
         payload: dict[str, Any] = challenge["payload"]
         return payload
 
-    async def connect(
-        self, *, device: Device | None = None, headers: Mapping[str, str] | None = None, path: str = "/", **claims: Any
-    ) -> Outcome:
-        """Upgrade with ``headers``, send one connect with ``claims`` (see `params`), read what comes of it."""
-        challenge = await self.open(path=path, **(headers or {}))
+    async def connect(self, **claims: Any) -> Outcome:
+        """Upgrade, send one connect with ``claims`` (see `params`), read what comes of it.
+
+        ``headers`` and ``path`` go into the upgrade, a ``device`` signs what is claimed.
+        """
+        device: Device | None = claims.pop("device", None)
+        challenge = await self.open(path=claims.pop("path", "/"), **(claims.pop("headers", None) or {}))
         params = self.params(**claims)
         if device is not None:
             params["device"] = device.prove(params, challenge)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from functools import partial
 from typing import Any
 
 import attrs
@@ -17,7 +18,7 @@ from openclaw_gateway.config.schema import ControlUiConfig
 from openclaw_gateway.rpc.table import MethodSpec, ParamsReader
 from tests.websocket.rawclient import TEXT, frame
 
-from .attacker import PASSWORD, TOKEN, Attacker, http, legit_client_works, open_victim, remote_door, rpc
+from .attacker import PASSWORD, TOKEN, Attacker, Device, http, legit_client_works, open_victim, remote_door, rpc
 
 EVIL = "https://evil.example"
 MODES = {"none": {}, "token": {"token": TOKEN}, "password": {"password": PASSWORD}, "trusted-proxy": {"token": TOKEN}}
@@ -229,13 +230,13 @@ async def test_v5_a_query_token_counts_only_where_nobody_can_listen(victim: Gate
     path = f"/?token={TOKEN}"
     async with await Attacker.at(victim.port) as client:
         assert (await client.connect(path=path)).admitted
-    async with await Attacker.at(far_port) as client:
-        outcome = await client.connect(path=path)
-        assert not outcome.admitted
+    for port, headers in ((far_port, {}), (victim.port, {"x_forwarded_for": "127.0.0.1"})):
+        async with await Attacker.at(port) as client:
+            assert (await client.connect(path=path, headers=headers)).detail == "DEVICE_IDENTITY_REQUIRED"
+        async with await Attacker.at(port) as client:  # with a device, only the token is missing
+            assert (await client.connect(path=path, headers=headers, device=Device())).detail == "AUTH_TOKEN_MISSING"
     async with await Attacker.at(victim.port) as page:
         assert (await page.connect(path=path, headers={"origin": EVIL})).detail == "CONTROL_UI_ORIGIN_NOT_ALLOWED"
-    async with await Attacker.at(victim.port) as proxied:
-        assert not (await proxied.connect(path=path, headers={"x_forwarded_for": "127.0.0.1"})).admitted
     status, _, _ = await http(victim.port, "POST", f"/rpc?token={TOKEN}", body=b'{"method":"health"}')
     assert status in {401, 403}
 
@@ -257,7 +258,8 @@ def _with_url_everywhere(spec: MethodSpec, url: str) -> list[dict[str, Any]]:
             if field.name in chosen:
                 params[_camel(field.name)] = [url] if "tuple" in str(field.type) else url
             elif field.default is attrs.NOTHING:
-                params[_camel(field.name)] = False if "bool" in str(field.type) else 1 if "int" in str(field.type) else url
+                plain = {"bool": False, "int": 1}
+                params[_camel(field.name)] = next((v for t, v in plain.items() if t in str(field.type)), url)
         shapes.append(params)
     return shapes
 
@@ -283,7 +285,7 @@ async def test_v6_no_method_dials_an_address_of_the_caller(monkeypatch: pytest.M
             dialled.append(await stream.receive_some(100))
             await stream.aclose()
 
-        listeners = await nursery.start(lambda task_status: trio.serve_tcp(note, 0, host="127.0.0.9", task_status=task_status))
+        listeners: Any = await nursery.start(partial(trio.serve_tcp, note, 0, host="127.0.0.9"))
         canary_port = listeners[0].socket.getsockname()[1]
         async with await Attacker.at(gateway.port) as client:
             assert (await client.connect(token=TOKEN)).admitted

@@ -45,7 +45,10 @@ def process(tmp_path: Path) -> Iterator[tuple[int, int]]:
     with (tmp_path / "out").open("wb") as out:
         child = subprocess.Popen(
             [sys.executable, "-m", "openclaw_gateway", "gateway", "run", "--port", str(port), "--detached"],
-            env={"OPENCLAW_STATE_DIR": str(tmp_path), "HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+            env={
+                "OPENCLAW_STATE_DIR": str(tmp_path), "HOME": str(tmp_path), "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT),
+            },
             stdout=out, stderr=out,
         )  # fmt: skip
     try:
@@ -255,13 +258,17 @@ async def test_v48_proofs_of_any_size_are_refused_before_they_are_decoded(
     for size in (8_300, 60_000):  # a token that poses as a setup code
         async with await Attacker.at(victim.port) as client:
             assert not (await client.connect(token="eyJ" + "A" * size)).admitted
-    assert max(decoded, default=0) <= 256
+    assert set(decoded) <= {44, 88}  # a key and a signature of the right size, with padding
+    assert decoded
 
 
 async def test_v48_tables_keyed_by_what_a_peer_sends_are_capped(victim: Gateway) -> None:
     ledger = FailureLedger(capacity=victim.gatekeeper.ledger._capacity)
     for number in range(10_000):
-        ledger.failed(FailureKey(f"198.51.{number // 250}.{number % 250}", "operator", CredentialClass.SHARED_SECRET, True), now=1.0)
+        ledger.failed(
+            FailureKey(f"198.51.{number // 250}.{number % 250}", "operator", CredentialClass.SHARED_SECRET, True),
+            now=1.0,
+        )
     assert len(ledger) == victim.gatekeeper.ledger._capacity == 4096
     async with await Attacker.at(victim.port) as client:
         assert (await client.connect(token=TOKEN)).admitted
@@ -270,8 +277,10 @@ async def test_v48_tables_keyed_by_what_a_peer_sends_are_capped(victim: Gateway)
         assert len(victim.presence.entries()) <= presence.MAX_ENTRIES + 1
     for number in range(gatekeeper_module._HINTED_PEERS + 40):
         headers = ((b"x-forwarded-for", b"1.2.3.4"),)
-        victim.gatekeeper.describe(f"198.51.100.{number % 250}" if number < 250 else f"203.0.113.{number % 250}", headers, tls=False)
-    assert len(victim.gatekeeper._hinted) <= gatekeeper_module._HINTED_PEERS
+        victim.gatekeeper.describe(
+            f"198.51.100.{number % 250}" if number < 250 else f"203.0.113.{number % 250}", headers, tls=False
+        )
+    assert len(victim.gatekeeper._said) <= gatekeeper_module._HINTED_PEERS
 
 
 async def test_v48_pending_requests_of_one_source_are_capped(victim: Gateway, far_port: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -24,8 +26,9 @@ BODY = b'{"method":"bait"}'
 # --- V40
 
 CROOKED = [
-    "/%72pc", "/rpc%00", "/rpc%2f", "/rpc%2F..%2Frpc", "/%2e/rpc", "/%2e%2e/rpc", "/%252e%252e/rpc", "/./rpc", "/../rpc",
-    "/x/../rpc", "//rpc", "/rpc//", "///", "/rpc;x=1", "/rpc\\", "/\\rpc", "/rpc%5c", "/rpc%3b", "/rpc%3fx", "/rpc#x",
+    "/%72pc", "/rpc%00", "/rpc%2f", "/rpc%2F..%2Frpc", "/%2e/rpc", "/%2e%2e/rpc", "/%252e%252e/rpc", "/./rpc",
+    "/../rpc", "/x/../rpc", "//rpc", "/rpc//", "///", "/rpc;x=1", "/rpc\\", "/\\rpc", "/rpc%5c", "/rpc%3b",
+    "/rpc%3fx", "/rpc#x",
     "/rpc%20", "/rpc%09", "/rp%c0%afc", "/rpc%c3%a9", "/health%2f..%2frpc", "/health/..;/rpc", "/health/%2e%2e/rpc",
     "http://127.0.0.1/rpc", "http://evil.example/rpc", "rpc", "*", "/rpc%", "/rpc%zz", "/%00", "/%",
 ]  # fmt: skip
@@ -37,14 +40,28 @@ async def test_v40_a_path_that_is_not_canonical_is_400(method: str, victim: Gate
     victim.rpc.method("bait", scope="operator.read")(lambda context, params: ran.append(1))
     for path in CROOKED:
         for headers in ({}, {"Authorization": f"Bearer {TOKEN}"}):
-            status, _, body = await http(victim.port, method, path, headers=headers, body=BODY if method == "POST" else b"")
+            status, _, body = await http(
+                victim.port, method, path, headers=headers, body=BODY if method == "POST" else b""
+            )
             assert status == 400, (path, status)
             assert b"result" not in body
     assert ran == []
 
 
 async def test_v40_what_no_table_names_is_404(victim: Gateway) -> None:
-    for path in ("/RPC", "/rpc/", "/rpc/x", "/Health", "/health/", "/health.json", "/.env", "/admin", "/api", "/~", "/-"):
+    for path in (
+        "/RPC",
+        "/rpc/",
+        "/rpc/x",
+        "/Health",
+        "/health/",
+        "/health.json",
+        "/.env",
+        "/admin",
+        "/api",
+        "/~",
+        "/-",
+    ):
         for method in ("GET", "POST"):
             status, _, _ = await http(victim.port, method, path, headers={"Authorization": f"Bearer {TOKEN}"}, body=b"")
             assert status == 404, path
@@ -64,7 +81,11 @@ async def test_v40_raw_bytes_in_a_path_reach_no_route(victim: Gateway) -> None:
 
 async def test_v47_no_body_is_read_before_the_credential(victim: Gateway) -> None:
     """Headers only, a body announced and never sent: the answer comes all the same."""
-    for headers, want in (("", 401), ("Authorization: Bearer wrong\r\n", 401), ("Origin: https://evil.example\r\n", 403)):
+    for headers, want in (
+        ("", 401),
+        ("Authorization: Bearer wrong\r\n", 401),
+        ("Origin: https://evil.example\r\n", 403),
+    ):
         async with await Attacker.at(victim.port) as client:
             head = f"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n{headers}\r\n"
             await client.send(head.encode())
@@ -106,9 +127,8 @@ async def test_v47_a_body_that_drips_is_given_up(victim: Gateway, monkeypatch: p
     assert server_http.BODY_SECONDS <= 10
     monkeypatch.setattr(server_http, "BODY_SECONDS", 0.3)
     async with await Attacker.at(victim.port) as client, trio.open_nursery() as nursery:
-        await client.send(
-            f"POST /rpc HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 5000\r\n\r\n".encode()
-        )
+        lines = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 5000\r\n"
+        await client.send(f"POST /rpc HTTP/1.1\r\n{lines}\r\n".encode())
 
         async def drip() -> None:
             with contextlib.suppress(trio.BrokenResourceError):
@@ -179,7 +199,13 @@ class H2cAttack:
         else:
             connection.initiate_connection()
         stream = connection.get_next_available_stream_id()
-        head = [(":method", "GET"), (":path", "/health"), (":scheme", "http"), (":authority", "localhost"), *self.FORGED]
+        head = [
+            (":method", "GET"),
+            (":path", "/health"),
+            (":scheme", "http"),
+            (":authority", "localhost"),
+            *self.FORGED,
+        ]
         connection.send_headers(stream, head, end_stream=True)
         with contextlib.suppress(trio.BrokenResourceError):
             await self.client.send(connection.data_to_send())
@@ -204,7 +230,12 @@ UPGRADES = [
     ("H2C", "Connection: upgrade", "HTTP2-Settings: AAMAAABkAAQAAP__"),
     ("h2c", "Connection: Upgrade"),
     ("websocket, h2c", "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAAQAAP__"),
-    ("h2c, websocket", "Connection: Upgrade", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"),
+    (
+        "h2c, websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+    ),
     ("h2c", "Upgrade: websocket", "Connection: Upgrade", "HTTP2-Settings: AAMAAABkAAQAAP__"),
     ("h2", "Connection: Upgrade"),
     ("TLS/1.0", "Connection: Upgrade"),
@@ -225,7 +256,9 @@ async def upgrade_forwarding_proxy(gateway_port: int, *, source: str = "127.0.0.
                     return
                 head += data
             lines, _, rest = head.partition(b"\r\n\r\n")
-            kept = [line for line in lines.split(b"\r\n") if not line.lower().startswith((b"tailscale-", b"x-forwarded"))]
+            kept = [
+                line for line in lines.split(b"\r\n") if not line.lower().startswith((b"tailscale-", b"x-forwarded"))
+            ]
             kept.append(b"X-Forwarded-For: 203.0.113.9")
             async with await trio.open_tcp_stream("127.0.0.1", gateway_port, local_address=source) as up:
                 await up.send_all(b"\r\n".join(kept) + b"\r\n\r\n" + rest)
@@ -234,9 +267,7 @@ async def upgrade_forwarding_proxy(gateway_port: int, *, source: str = "127.0.0.
                     pipes.start_soon(_pipe, down, up, pipes.cancel_scope)
 
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            lambda task_status: trio.serve_tcp(serve, 0, host="127.0.0.1", task_status=task_status)
-        )
+        listeners: Any = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         yield listeners[0].socket.getsockname()[1]
         nursery.cancel_scope.cancel()
 
@@ -299,19 +330,17 @@ async def test_v57_the_attack_works_where_it_is_not_refused() -> None:
 
     seen: list[dict[bytes, bytes]] = []
 
-    async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+    async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append(dict(scope["headers"]))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    async def serve(stream: trio.SocketStream) -> None:
+    async def serve(stream: Any) -> None:
         with contextlib.suppress(BaseExceptionGroup):
             await TCPServer(ASGIWrapper(app), Config(), WorkerContext(None), ConnectionState({}), stream)
 
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            lambda task_status: trio.serve_tcp(serve, 0, host="127.0.0.1", task_status=task_status)
-        )
+        listeners: Any = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
         async with upgrade_forwarding_proxy(port) as proxied, await Attacker.at(proxied) as client:
             with pytest.raises(AssertionError, match="speaks HTTP/2"):

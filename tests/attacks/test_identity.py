@@ -105,9 +105,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("number", range(len(WRONG)))
-async def test_v9_a_wrong_token_without_a_device_opens_nothing(
-    number: int, victim: Gateway, far_port: int
-) -> None:
+async def test_v9_a_wrong_token_without_a_device_opens_nothing(number: int, victim: Gateway, far_port: int) -> None:
     for port, headers in itertools.product((victim.port, far_port), ({}, TAILSCALE)):
         for role in ("operator", "node"):
             async with await Attacker.at(port) as client:
@@ -188,7 +186,14 @@ FORWARDING = {
     "cdn-loop": "cloudflare",
     "tailscale-user-login": "me@example.com",
 }
-FAR_HOSTS = ["gw.example.com", "gw.example.com:18789", "192.0.2.1", "localhost.evil.example", "[2001:db8::1]", "x@localhost"]
+FAR_HOSTS = [
+    "gw.example.com",
+    "gw.example.com:18789",
+    "192.0.2.1",
+    "localhost.evil.example",
+    "[2001:db8::1]",
+    "x@localhost",
+]
 
 
 @pytest.mark.parametrize("name", FORWARDING)

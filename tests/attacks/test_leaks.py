@@ -12,13 +12,13 @@ import attrs
 import msgspec
 import pytest
 import trio
+
 from openclaw_gateway import Gateway, open_gateway
 from openclaw_gateway.config.load import LoadedConfig, load_config
 from openclaw_gateway.config.schema import LoggingConfig
 from openclaw_gateway.ops.log import open_log
 from openclaw_gateway.policy.lockout import FailureLedger, LockoutRules
 from openclaw_gateway.rpc.table import ParamsReader
-
 from tests.websocket.rawclient import BINARY, CLOSE, TEXT, close_payload, frame
 
 from .attacker import ALL_SCOPES, Attacker, Device, http, remote_door, rpc
@@ -44,14 +44,18 @@ def _config() -> dict[str, Any]:
             "tls": {"keyPassphrase": _secret("tls")},
         },
         "channels": {
-            "telegram": {"enabled": True, "botToken": "123456789:" + _secret("telegram"), "webhookSecret": _secret("hook")},
-            "discord": {"enabled": True, "token": _secret("discord"), "accounts": {"second": {"token": _secret("discord-2")}}},
+            "telegram": {"enabled": True, "botToken": "123456789:" + _secret("tg"), "hookSecret": _secret("hook")},
+            "discord": {"enabled": True, "token": _secret("dc"), "accounts": {"b": {"token": _secret("discord-2")}}},
             "whatsapp": {"enabled": False, "credentials": {"session": _secret("whatsapp")}},
         },
-        "models": {"providers": {"one": {"apiKey": _secret("api"), "headers": {"Authorization": f"Bearer {_secret('auth')}"}}}},
+        "models": {
+            "providers": {"one": {"apiKey": _secret("api"), "headers": {"Authorization": f"Bearer {_secret('auth')}"}}}
+        },
         "hooks": {"token": _secret("hooks"), "url": f"https://user:{_secret('url')}@hooks.example/x?key={_secret('query')}"},
         "skills": {"entries": {"x": {"env": {"OPENAI_API_KEY": _secret("env")}}}},
-        "mcp": {"servers": {"x": {"command": "x", "args": ["--api-key", _secret("argument"), f"--token={_secret('flag')}"]}}},
+        "mcp": {
+            "servers": {"x": {"command": "x", "args": ["--api-key", _secret("argument"), f"--token={_secret('flag')}"]}}
+        },
         "unknownBlock": {"deep": [{"clientSecret": _secret("deep")}], "privateKey": _secret("key")},
     }  # fmt: skip
 
@@ -65,7 +69,11 @@ class Home:
         comment = f"// old token: {_secret('comment')}\n/* botToken: '{_secret('comment-2')}' */\n"
         self.path.write_text(comment + text)
         self.path.chmod(0o600)
-        self.env = {"OPENCLAW_STATE_DIR": str(folder), "HOME": str(folder), "OPENCLAW_GATEWAY_PASSWORD": _secret("environment")}
+        self.env = {
+            "OPENCLAW_STATE_DIR": str(folder),
+            "HOME": str(folder),
+            "OPENCLAW_GATEWAY_PASSWORD": _secret("environment"),
+        }
         self.token = _secret("auth-token")
         self.logging = LoggingConfig(console=False, level="debug")
 
@@ -165,8 +173,8 @@ def _everything(gateway: Gateway) -> list[tuple[str, Any]]:
             fields = {f.name: f.type for f in attrs.fields(spec.params.type)}
             params = {_camel(n): "{}" for n, t in fields.items() if "str" in str(t) and "tuple" not in str(t)}
             calls.append((name, params))
-            for boolean in (True, False):
-                calls.append((name, params | {_camel(n): boolean for n, t in fields.items() if "bool" in str(t)}))
+            switches = [_camel(n) for n, t in fields.items() if "bool" in str(t)]
+            calls += [(name, params | dict.fromkeys(switches, value)) for value in (True, False)]
     return calls
 
 
@@ -208,7 +216,7 @@ async def test_v51_no_secret_leaves_in_any_reply_event_hello_or_log_line(scopes:
                 async with await Attacker.at(gateway.port) as other:
                     assert (await other.connect(path=line)).admitted
             home.path.write_text(home.path.read_text().replace('"wss://far.example"', '"wss://farther.example"'))
-            while '"wss://farther.example"' not in gateway.loaded.raw:  # type: ignore[union-attr]
+            while "wss://farther" not in gateway.loaded.raw:  # type: ignore[union-attr]  # noqa: ASYNC110 - no event
                 await trio.sleep(0.01)
             await client.send(frame(TEXT, client.request("health", id_="end")))
             while (got := await client.read_frame()) is not None:
@@ -284,7 +292,7 @@ async def test_v51_a_device_token_goes_to_its_device_alone(home: Home) -> None:
 
 # --- V52
 
-POISON = "x\r\n{\"level\":\"error\",\"event\":\"forged\"}\n\x1b[2J\x1b]0;owned\x07\x00\x7f\x85\u2028\u202e\u200b"
+POISON = 'x\r\n{"level":"error","event":"forged"}\n\x1b[2J\x1b]0;owned\x07\x00\x7f\x85\u2028\u202e\u200b'
 
 
 @pytest.mark.expect_error_log("handler failed")
@@ -298,14 +306,15 @@ async def test_v52_nothing_a_peer_sends_makes_a_second_line_or_moves_a_terminal(
             "sec_websocket_protocol": "forged",
         }
         raw = ["openclaw-control-ui", "webchat"]
-        for claims in (
+        poisoned: tuple[dict[str, Any], ...] = (
             {"client": raw[0], "mode": raw[1]},
             {"role": POISON},
             {"scopes": [POISON]},
             {"client": POISON},
             {"mode": POISON},
             {"token": POISON},
-        ):
+        )
+        for claims in poisoned:
             for extra in ({}, headers, {"origin": "http://x\x1b[2J\x85.example"}):
                 async with await Attacker.at(port) as client:
                     # Odd header bytes may cost the upgrade (400); dropped without an answer it must not be.
@@ -326,9 +335,13 @@ async def test_v52_nothing_a_peer_sends_makes_a_second_line_or_moves_a_terminal(
                 assert (await client.outcome()).admitted
                 for method in (POISON, "health" + POISON, "\x1b]0;x\x07"):
                     await client.call(method, {POISON: POISON})
-                await client.call("system-event", {"text": POISON, "host": POISON, "reason": POISON, "instanceId": POISON})
+                await client.call(
+                    "system-event", {"text": POISON, "host": POISON, "reason": POISON, "instanceId": POISON}
+                )
                 await client.send(frame(TEXT, POISON.encode()) + frame(BINARY, POISON.encode("utf-8")))
-                await client.send(frame(CLOSE, close_payload(4000, POISON.encode()[:100].decode("utf-8", "ignore").encode())))
+                await client.send(
+                    frame(CLOSE, close_payload(4000, POISON.encode()[:100].decode("utf-8", "ignore").encode()))
+                )
                 while await client.read_frame() is not None:
                     pass
         async with remote_door(gateway) as far:
@@ -344,7 +357,8 @@ async def test_v52_nothing_a_peer_sends_makes_a_second_line_or_moves_a_terminal(
                     assert not (await client.outcome()).admitted
         for path in ("/\x1b[2J", "/rpc\x85", "/rpc?x=%0d%0aforged", "/%0d%0aforged", "/health?\x1b[2J"):
             async with await Attacker.at(port) as client:
-                await client.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: \x1b[2J\r\n\r\n".encode("latin-1"))
+                lines = "Host: localhost\r\nUser-Agent: \x1b[2J\r\n"
+                await client.send(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
                 with trio.move_on_after(2):
                     await client.read_head()
         # A handler that fails puts the peer's text into a stack trace.
@@ -352,8 +366,7 @@ async def test_v52_nothing_a_peer_sends_makes_a_second_line_or_moves_a_terminal(
         async with await Attacker.at(port) as client:
             await client.connect(token=home.token)
             await client.call("fails", {"text": POISON})
-    lines = home.log.splitlines()
-    assert len(lines) > 30
+    assert home.log.count(b"\n") > 30
     for line in home.log.split(b"\n")[:-1]:
         event = msgspec.json.decode(line)
         assert event["event"] != "forged"
@@ -363,8 +376,8 @@ async def test_v52_nothing_a_peer_sends_makes_a_second_line_or_moves_a_terminal(
     bad = {char for char in text if not char.isprintable() and char not in allowed}
     assert not bad, sorted(map(hex, map(ord, bad)))
     # JSON hides control bytes as escapes; who prints the fields after decoding must not get them back either.
-    for line in home.log.split(b"\n")[:-1]:
-        for value in _texts(msgspec.json.decode(line)):
+    for raw_line in home.log.split(b"\n")[:-1]:
+        for value in _texts(msgspec.json.decode(raw_line)):
             assert value.isprintable(), value
 
 

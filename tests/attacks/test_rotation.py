@@ -94,7 +94,9 @@ async def test_v16_after_a_rotation_the_old_secret_opens_nothing(home: Home) -> 
 async def test_v16_a_password_hash_that_matched_before_is_forgotten(home: Home) -> None:
     import bcrypt
 
-    first, second = (bcrypt.hashpw(word, bcrypt.gensalt(4)).decode() for word in (b"first-Passw0rd", b"second-Passw0rd"))
+    first, second = (
+        bcrypt.hashpw(word, bcrypt.gensalt(4)).decode() for word in (b"first-Passw0rd", b"second-Passw0rd")
+    )
     home.write(type="password", passwordHash=first)
     async with home.open() as gateway:
         async with await Attacker.at(gateway.port) as client:
@@ -109,14 +111,13 @@ async def test_v16_a_password_hash_that_matched_before_is_forgotten(home: Home) 
 
 
 async def test_v16_sessions_that_came_without_a_secret_end_when_one_is_asked_for() -> None:
-    async with open_victim("none") as gateway:
-        async with await Attacker.at(gateway.port) as client:
-            assert (await client.connect()).hello["auth"]["method"] == "none"
-            config = GatewayConfig(port=0, auth=AuthConfig(type="token", token=NEW))
-            gateway.apply(config, resolve_auth(config, None, {}))
-            with trio.fail_after(5):
-                reply = await _call_or_close(client)
-            assert reply == 1008
+    async with open_victim("none") as gateway, await Attacker.at(gateway.port) as client:
+        assert (await client.connect()).hello["auth"]["method"] == "none"
+        config = GatewayConfig(port=0, auth=AuthConfig(type="token", token=NEW))
+        gateway.apply(config, resolve_auth(config, None, {}))
+        with trio.fail_after(5):
+            reply = await _call_or_close(client)
+        assert reply == 1008
 
 
 async def _call_or_close(client: Attacker) -> Any:
@@ -153,9 +154,10 @@ async def test_v16_a_secret_that_is_rotated_while_it_is_being_checked_opens_noth
 
     monkeypatch.setattr(passwords.PasswordChecker, "_check", slow)
     outcomes: list[bool] = []
-    async with open_victim(
-        "password", resolved=ResolvedAuth(type="password", password_hash=old)
-    ) as gateway, trio.open_nursery() as nursery:
+    async with (
+        open_victim("password", resolved=ResolvedAuth(type="password", password_hash=old)) as gateway,
+        trio.open_nursery() as nursery,
+    ):
 
         async def attack() -> None:
             if way == "http":
@@ -215,7 +217,7 @@ async def test_v17_a_reload_to_an_unresolvable_secret_opens_no_other_source(home
     home.write(type="token", token=OLD)
     async with home.open() as gateway:
         home.write(type="token", token="${NO_SUCH_VARIABLE_HERE}", password=NEW)
-        while not gateway.health.config_issues:
+        while not gateway.health.config_issues:  # noqa: ASYNC110 - the watcher tells nobody else
             await trio.sleep(0.01)
         for guess in (REMOTE, NEW, "", "${NO_SUCH_VARIABLE_HERE}", "undefined", "null"):
             for claim in ("token", "password"):

@@ -139,7 +139,7 @@ async def test_schema_faults_name_their_path(gateway: Gateway) -> None:
     ):
         async with connect_peer(gateway, connect=False) as peer:
             with pytest.raises(CallFailed, match="invalid connect params") as failed:
-                await peer.connect(token=TOKEN, **who)  # type: ignore[arg-type]
+                await peer.connect(token=TOKEN, **who)
             assert failed.value.message == f"invalid connect params: {fault}"
 
 
@@ -157,17 +157,17 @@ async def test_s095_both_signatures_are_verified_and_local_devices_paired(versio
 
 async def test_a_tampered_signature_is_refused(gateway: Gateway) -> None:
     device, other = DeviceIdentity.generate(), DeviceIdentity.generate()
-    for spoil, detail in (
-        (lambda proof: {**proof, "signature": other.sign(b"x")}, "DEVICE_AUTH_SIGNATURE_INVALID"),
-        (lambda proof: {**proof, "nonce": "other"}, "DEVICE_AUTH_NONCE_MISMATCH"),
-        (lambda proof: {**proof, "nonce": ""}, "DEVICE_AUTH_NONCE_REQUIRED"),
-        (lambda proof: {**proof, "id": other.device_id}, "DEVICE_AUTH_DEVICE_ID_MISMATCH"),
-        (lambda proof: {**proof, "signedAt": proof["signedAt"] - 121_000}, "DEVICE_AUTH_SIGNATURE_EXPIRED"),
+    for name, value, detail in (
+        ("signature", other.sign(b"x"), "DEVICE_AUTH_SIGNATURE_INVALID"),
+        ("nonce", "other", "DEVICE_AUTH_NONCE_MISMATCH"),
+        ("nonce", "", "DEVICE_AUTH_NONCE_REQUIRED"),
+        ("id", other.device_id, "DEVICE_AUTH_DEVICE_ID_MISMATCH"),
+        ("signedAt", 1_600_000_000_000, "DEVICE_AUTH_SIGNATURE_EXPIRED"),
     ):
         async with connect_peer(gateway, connect=False) as peer:
             params = connect_params(peer.challenge, token=TOKEN, device=device)
             with pytest.raises(CallFailed) as failed:
-                await peer.request("connect", {**params, "device": spoil(params["device"])})
+                await peer.request("connect", {**params, "device": {**params["device"], name: value}})
             assert (failed.value.details or {})["code"] == detail
 
 
@@ -238,16 +238,25 @@ async def test_c14_the_connection_over_the_limit_gets_1013(gateway: Gateway) -> 
 
 
 async def test_v12_a_probe_without_a_device_holds_no_scopes(gateway: Gateway) -> None:
-    async with connect_peer(
-        gateway, client_id="cli", mode="probe", scopes=["operator.read"], min_protocol=3
-    ) as peer:
+    async with connect_peer(gateway, client_id="cli", mode="probe", scopes=["operator.read"], min_protocol=3) as peer:
         assert peer.hello["auth"]["scopes"] == []
         assert (await peer.request("health"))["ok"]
         with pytest.raises(CallFailed, match=r"missing scope: operator\.read"):
             await peer.request("status")
 
 
-# --- JSON-RPC (C15)
+async def test_headers_outside_ascii_are_read_past_or_refused_with_400(gateway: Gateway) -> None:
+    head = (
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n%b\r\n"
+    )
+    for extra, status in ((b"User-Agent: caf\xe9\r\n", b"101"), (b"Sec-WebSocket-Protocol: caf\xe9\r\n", b"400")):
+        async with open_memory_stream(gateway) as stream:
+            await stream.send_all(head % extra)
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 " + status)
+
+
+# --- the JSON-RPC dialect: C15
 
 
 async def _rpc_peer(stream: Any, path: str) -> ScriptedPeer:
@@ -321,3 +330,15 @@ async def test_an_open_gateway_needs_no_secret() -> None:
     config = GatewayConfig(port=0, auth=AuthConfig(type="none"))
     async with open_memory_gateway(config) as gateway, connect_peer(gateway, token=None) as peer:
         assert peer.hello["auth"]["method"] == "none"
+
+
+async def test_rule8_frames_parked_behind_a_connect_are_bounded_in_bytes_too(gateway: Gateway) -> None:
+    async with open_memory_stream(gateway) as stream:
+        peer = ScriptedPeer(stream)
+        await peer.upgrade()
+        await peer.expect_event("connect.challenge")
+        await peer.start("connect", connect_params(peer.challenge, token="wrong-token-for-the-delay"))
+        for _ in range(4):
+            await peer.start("health", {"pad": "x" * 40_000})
+        closed = await peer.wait_closed()
+        assert (closed.code, closed.reason) == (1008, "too many pending handshake frames")

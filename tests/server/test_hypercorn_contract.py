@@ -1,4 +1,4 @@
-"""What server/upgrade.py overrides and reads inside hypercorn: if a release moves it, this fails before anything else."""
+"""What server/upgrade.py overrides and reads inside hypercorn: if a release moves it, this fails first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypercorn.config import Config
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 
 from openclaw_gateway.server import upgrade
 
@@ -50,6 +50,8 @@ def test_v57_what_is_called_exists_with_its_signatures() -> None:
     assert _parameters(TCPServer.__init__) == ["self", "app", "config", "context", "state", "stream"]
     assert _parameters(WorkerContext.__init__) == ["self", "max_requests"]
     assert hasattr(ProtocolWrapper, "handle")
+    assert inspect.iscoroutinefunction(TrioSingleTask.stop)
+    assert "self.idle_task = TrioSingleTask()" in inspect.getsource(TCPServer.__init__)
 
 
 def test_v57_every_request_passes_our_check_before_hypercorn_can_switch_protocols() -> None:

@@ -23,7 +23,7 @@ def _wires(count: int) -> list[FakeWire]:
 
 def _add(strangers: Strangers, wires: list[FakeWire], key: str) -> None:
     for wire in wires:
-        strangers.add(cast(Wire, wire), key)
+        strangers.add(cast("Wire", wire), key)
 
 
 def test_v46_the_oldest_of_the_same_address_makes_room() -> None:
@@ -51,8 +51,8 @@ def test_mem1_nothing_is_kept_of_those_that_went() -> None:
     for _ in range(1000):
         [wire] = _wires(1)
         _add(strangers, [wire], "192.0.2.1")
-        strangers.discard(cast(Wire, wire))
-        strangers.discard(cast(Wire, wire))
+        strangers.discard(cast("Wire", wire))
+        strangers.discard(cast("Wire", wire))
     assert len(strangers) == 0
     assert strangers._by_key == {}
     strangers = Strangers(1)
@@ -68,7 +68,7 @@ def test_c14_the_limit_of_admitted_connections() -> None:
         device_id = "d"
         role = "operator"
 
-    sessions = [cast(Session, FakeSession()) for _ in range(3)]
+    sessions = [cast("Session", FakeSession()) for _ in range(3)]
     for session in sessions:
         registry.add(session)
     for session in sessions[:2]:

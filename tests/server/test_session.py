@@ -1,4 +1,4 @@
-"""An admitted connection: calls, limits, the crash barrier, and the one exit path at every step (floor b of design.md)."""
+"""An admitted connection: calls, limits, the crash barrier, and the one exit path at every step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from websockets.frames import Opcode
+
 from openclaw_gateway import CallContext, CallError, CallFailed, Gateway, GatewayConfig
 from openclaw_gateway.client.identity import DeviceIdentity
 from openclaw_gateway.config.schema import AuthConfig, TransportsConfig, WebSocketConfig
@@ -17,8 +20,6 @@ from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.server.session import MAX_RUNNING, MAX_WRONG_ROLE, Session
 from openclaw_gateway.server.wire import SocketWire, StreamWire, Wire
 from openclaw_gateway.testing import PeerClosed, ScriptedPeer, connect_peer, open_memory_gateway
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
-from websockets.frames import Opcode
 
 from .conftest import CONFIG, TOKEN
 
@@ -240,7 +241,7 @@ async def test_rob1_a_bug_in_the_reader_ends_that_connection_with_1011(
         def bug(data: bytes) -> None:
             raise RuntimeError("a bug of ours")
 
-        session._on_message = bug  # type: ignore[method-assign, assignment]
+        session._on_message = bug
         await victim.send("{}")
         assert (await victim.wait_closed()).code == 1011
         assert (await other.request("health"))["ok"]
@@ -451,6 +452,22 @@ async def test_ws2_ws3_droppable_events_go_first_and_numbers_have_no_gap(open_sm
         await peer.stream.aclose()
 
 
+@pytest.mark.parametrize("answers", [True, False])
+async def test_s046_s048_a_peer_that_answers_pings_stays_and_one_that_does_not_goes(answers: bool) -> None:
+    websocket = WebSocketConfig(ping_interval_ms=100, ping_timeout_ms=100)
+    config = attrs.evolve(CONFIG, transports=TransportsConfig(websocket=websocket))
+    async with open_memory_gateway(config) as gateway, connect_peer(gateway) as peer:
+        peer.answers = answers
+        pings = 0
+        ended = None
+        while pings < 5 and ended is None:
+            try:
+                pings += (await peer.receive_frame()).opcode is Opcode.PING
+            except PeerClosed as closed:
+                ended = closed.code
+        assert (pings, ended) == ((5, None) if answers else (1, 1006))
+
+
 async def test_ws3_events_for_one_peer_alone_have_no_number(gateway: Gateway) -> None:
     async with connect_peer(gateway) as peer:
         [session] = gateway._core.registry
@@ -531,7 +548,7 @@ async def test_s029_agent_send_without_a_handler_says_how_to_register_one(gatewa
 async def test_life4_a_running_admission_does_not_outlive_its_connection(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, entered, ended = gateway.gatekeeper.connect, trio.Event(), trio.Event()
+    entered, ended = trio.Event(), trio.Event()
 
     async def slow(*args: Any, **kwargs: Any) -> Any:
         entered.set()
@@ -539,7 +556,6 @@ async def test_life4_a_running_admission_does_not_outlive_its_connection(
             await trio.sleep_forever()
         finally:
             ended.set()
-        return await real(*args, **kwargs)
 
     monkeypatch.setattr(gateway.gatekeeper, "connect", slow)
     async with connect_peer(gateway, connect=False) as peer:
@@ -549,3 +565,11 @@ async def test_life4_a_running_admission_does_not_outlive_its_connection(
     assert _is_empty(gateway)
 
 
+async def test_v52_frames_are_not_logged_even_at_debug(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    for name in ("openclaw_gateway", "websockets"):
+        caplog.set_level("DEBUG", logger=name)
+    async with connect_peer(gateway) as peer:
+        await peer.request("health")
+    assert TOKEN not in caplog.text
+    assert "connect" in caplog.text

@@ -1,0 +1,96 @@
+"""docs/reference/methods.md and limits.md say what the code does: every method, every bound."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import attrs
+import pytest
+
+from openclaw_gateway import GatewayConfig, app
+from openclaw_gateway.config.settings import settings
+from openclaw_gateway.events import presence
+from openclaw_gateway.protocol import jsonrpc
+from openclaw_gateway.rpc import dispatch, table
+from openclaw_gateway.rpc.table import ANY_OPERATOR, ParamsReader, camel
+from openclaw_gateway.server import http, passwords, registry, session, upgrade, wire
+from openclaw_gateway.testing import open_memory_gateway
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+METHODS = (REFERENCE / "methods.md").read_text(encoding="utf-8")
+LIMITS = (REFERENCE / "limits.md").read_text(encoding="utf-8")
+
+
+async def test_each_method_has_a_heading_with_its_scope_and_parameters() -> None:
+    sections = dict(re.findall(r"^## ([\w.-]+)\n(.*?)(?=^## |\Z)", METHODS, re.MULTILINE | re.DOTALL))
+    async with open_memory_gateway() as gateway:
+        assert list(sections) == gateway.rpc.names
+        for name, text in sections.items():
+            spec = gateway.rpc.get(name)
+            assert spec is not None
+            words = " ".join(text.split())
+            scope = "none: every operator" if spec.scope == ANY_OPERATOR else f"`{spec.scope}`"
+            assert f"- scope: {scope} - params:" in words, name
+            if not isinstance(spec.params, ParamsReader):
+                continue
+            params = words.split("- params: ")[1].split(" - result:")[0]
+            told = re.findall(r"`(\w+)` \(\w+(, required)?\)", params)
+            fields = attrs.fields(spec.params.type)
+            expected = [(camel(field.name), ", required" * (field.default is attrs.NOTHING)) for field in fields]
+            assert told == expected, name
+
+
+WEBSOCKET = GatewayConfig().transports.websocket
+BOUNDS = {
+    "size of an HTTP head": upgrade.MAX_HEAD_BYTES,
+    "time for an HTTP head, and idle keep-alive": upgrade.KEEP_ALIVE_SECONDS,
+    "body of `POST /rpc`": http.MAX_BODY_BYTES,
+    "time for a body": http.BODY_SECONDS,
+    "message before hello": session.PRE_AUTH_BYTES,
+    "time from the upgrade to hello": WEBSOCKET.handshake_timeout_ms,
+    "frames that wait behind a connect": session.MAX_PARKED,
+    "unauthenticated sockets of one address": WEBSOCKET.unauthenticated_per_address,
+    "unauthenticated sockets in all": registry.MAX_STRANGERS,
+    "password checks that wait": passwords.MAX_WAITING,
+    "admitted connections": WEBSOCKET.concurrent_connections,
+    "message after hello": WEBSOCKET.max_message_size,
+    "bytes that wait to be sent": WEBSOCKET.max_buffered_bytes,
+    "ping interval": WEBSOCKET.ping_interval_ms,
+    "time for a pong after the ping was flushed": WEBSOCKET.ping_timeout_ms,
+    "calls in flight that need a task": session.MAX_RUNNING,
+    "calls of another role": session.MAX_WRONG_ROLE,
+    "time to flush a Close frame": session.GOODBYE_SECONDS,
+    "a send that makes no progress": wire.STALL_SECONDS,
+    "a send as a whole": wire.SEND_SECONDS,
+    "methods": table._MAX_METHODS,
+    "calls of a JSON-RPC batch": jsonrpc.MAX_BATCH,
+    "idempotency keys": dispatch.MAX_KEYS,
+    "life of an idempotency key": dispatch.KEY_SECONDS,
+    "presence entries": presence.MAX_ENTRIES,
+    "drain of all connections": app.DRAIN_SECONDS,
+    "the whole stop": app.STOP_SECONDS,
+}
+ROWS = {
+    row[0]: row[1:]
+    for row in (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in LIMITS.splitlines() if line.startswith("| ")
+    )
+    if row[0] != "limit"
+}
+
+
+def test_the_table_of_limits_is_complete() -> None:
+    assert list(ROWS) == list(BOUNDS)
+
+
+@pytest.mark.parametrize("limit", BOUNDS)
+def test_each_limit_is_the_one_in_the_code(limit: str) -> None:
+    value, _, where = ROWS[limit]
+    assert float(value.split()[0]) == BOUNDS[limit]
+    if where != "fixed":
+        assert settings()[where.strip("`")].default == BOUNDS[limit]
+
+
+def test_life4_the_drain_fits_into_the_stop_and_the_stop_into_five_seconds() -> None:
+    assert session.GOODBYE_SECONDS < app.DRAIN_SECONDS < app.STOP_SECONDS < 5
