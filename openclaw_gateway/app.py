@@ -335,8 +335,16 @@ class Gateway:
         )
         logs.register(self.rpc, path=log_path(config.logging, config.state_dir))
         peers.register(self.rpc, book=self._book, registry=self._core.registry)
-        pairing.register(self.rpc, book=self._book, registry=self._core.registry, publish=self._book_event)
-        self.pairing_overview = senders.register(self.rpc, gate=self.senders, devices=self._book, clock=now_ms)
+        pairing.register(
+            self.rpc,
+            book=self._book,
+            registry=self._core.registry,
+            publish=self._book_event,
+            audit=self.audit,
+        )
+        self.pairing_overview = senders.register(
+            self.rpc, gate=self.senders, devices=self._book, clock=now_ms, audit=self.audit
+        )
         configuration.register(
             self.rpc, current=lambda: self.loaded, env=self._env, overrides=self._overrides, audit=self.audit
         )

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from openclaw_gateway.config.schema import GatewayConfig
+from openclaw_gateway.ops.audit import open_audit
 from openclaw_gateway.ops.health import now_ms
 from openclaw_gateway.ops.instance import InstanceLock
 from openclaw_gateway.pairing.devices import open_device_book
@@ -77,12 +78,13 @@ async def _open(state_dir: Path | None, config: GatewayConfig) -> AsyncGenerator
     tokens, codes = load_device_tokens(state_dir), load_sender_codes(state_dir)
     async with (
         open_store(state_dir) as store,
+        open_audit(store) as audit,
         open_device_book(store, clock=now_ms, tokens=tokens, request_ttl_ms=config.pairing.request_ttl_ms) as book,
         open_sender_book(store, clock=now_ms, codes=codes, code_ttl_ms=config.pairing.sender_code_ttl_ms) as people,
     ):
         table = MethodTable()
         nobody = SessionRegistry(limit=0, strangers=Strangers(0))
         gate = SenderGate(people, config.channels, clock=now_ms)
-        pairing.register(table, book=book, registry=nobody, publish=_to_nobody)
-        senders.register(table, gate=gate, devices=book, clock=now_ms)
+        pairing.register(table, book=book, registry=nobody, publish=_to_nobody, audit=audit)
+        senders.register(table, gate=gate, devices=book, clock=now_ms, audit=audit)
         yield OfflinePairing(Dispatcher(table))

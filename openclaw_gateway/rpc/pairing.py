@@ -19,6 +19,8 @@ from typing import Any, Final
 
 import attrs
 
+from openclaw_gateway.ops.audit import AuditTrail
+from openclaw_gateway.ops.auditchain import Action
 from openclaw_gateway.ops.health import now_ms
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.pairing.decisions import (
@@ -34,6 +36,7 @@ from openclaw_gateway.pairing.records import BookEvent, PairedDevice, paired_to_
 from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.protocol.scopes import ADMIN, PAIRING
+from openclaw_gateway.rpc.audit import recorded
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, NoParams
 from openclaw_gateway.server.registry import SessionRegistry
 from openclaw_gateway.store import StoreError
@@ -107,10 +110,17 @@ def decider(context: CallContext) -> Decider:
 
 
 def register(
-    table: MethodTable, *, book: DeviceBook, registry: SessionRegistry, publish: Callable[[BookEvent], None]
+    table: MethodTable,
+    *,
+    book: DeviceBook,
+    registry: SessionRegistry,
+    publish: Callable[[BookEvent], None],
+    audit: AuditTrail,
 ) -> None:
-    """``publish`` sends an event of the book to whoever may hear it."""
-    desk = _Desk(book, registry, publish)
+    """``publish`` sends an event of the book to whoever may hear it; ``audit`` has each decision on the disk before it
+    is answered (AUDIT-1).
+    """
+    desk = _Desk(book, registry, publish, audit)
     table.method("device.pair.list", scope=PAIRING)(desk.list_devices)
     table.method("device.pair.approve", scope=PAIRING, params=ApproveParams)(desk.approve)
     table.method("device.pair.reject", scope=PAIRING, params=RequestParams)(desk.reject)
@@ -130,6 +140,7 @@ class _Desk:
     book: DeviceBook
     registry: SessionRegistry
     publish: Callable[[BookEvent], None]
+    audit: AuditTrail
 
     def list_devices(self, context: CallContext, params: NoParams) -> dict[str, Any]:
         with _refusals(context):
@@ -144,8 +155,9 @@ class _Desk:
         with _refusals(context):
             outcome = await self.book.approve(request_id, decider(context), now_ms(), ask_hash=params.ask_hash)
         device = outcome.device
-        _note("pairing approved", context, device, request_id=request_id, scopes=device.scopes)
+        log.info("pairing approved", **_subject(context, device), request_id=request_id, scopes=device.scopes)
         self._tell(outcome.events)
+        await self._record(Action.PAIRING_APPROVED, context, device, request_id=request_id, scopes=device.scopes)
         records = self.book.records_of(device.device_id) or (device,)
         return {"requestId": request_id, "device": paired_to_wire(records)}
 
@@ -156,6 +168,9 @@ class _Desk:
         where = {"request_id": request_id, "device_id": gone.device_id, "role": gone.role}
         log.info("pairing rejected", conn_id=context.conn_id, **where)
         self._tell(events)
+        await recorded(
+            self.audit, Action.PAIRING_REJECTED, context, device=gone.device_id, role=gone.role, request_id=request_id
+        )
         return {"requestId": request_id, "deviceId": gone.device_id}
 
     async def remove(self, context: CallContext, params: DeviceParams) -> dict[str, Any]:
@@ -163,17 +178,19 @@ class _Desk:
         spare = _spared(context, device_id)
         with _refusals(context):
             decided = await self.book.remove(device_id, decider(context), now_ms(), spare=spare)
-        _note("pairing removed", context, decided.device)
+        log.info("pairing removed", **_subject(context, decided.device))
         self._tell(decided.events)
         self._end_own(context, device_id, None)
+        await self._record(Action.PAIRING_REMOVED, context, decided.device)
         return {"deviceId": device_id}
 
     async def rename(self, context: CallContext, params: RenameParams) -> dict[str, Any]:
         device_id, label = params.device_id.strip(), _label(params.label)
         with _refusals(context):
             decided = await self.book.rename(device_id, label, decider(context))
-        _note("pairing renamed", context, decided.device)
+        log.info("pairing renamed", **_subject(context, decided.device))
         self._tell(decided.events)
+        await self._record(Action.PAIRING_RENAMED, context, decided.device, label=label)
         return {"deviceId": device_id, "label": label}
 
     async def rotate(self, context: CallContext, params: RotateParams) -> dict[str, Any]:
@@ -183,9 +200,10 @@ class _Desk:
         with _refusals(context, "rotation"):
             decided = await self.book.rotate(device_id, role, scopes, by, now_ms(), spare=spare)
         device = decided.device
-        _note("pairing: token rotated", context, device, scopes=device.scopes)
+        log.info("pairing: token rotated", **_subject(context, device), scopes=device.scopes)
         self._tell(decided.events)
         self._end_own(context, device_id, role)
+        await self._record(Action.TOKEN_ROTATED, context, device, scopes=device.scopes)
         return {
             "deviceId": device_id,
             "role": role,
@@ -199,10 +217,14 @@ class _Desk:
         by, spare = decider(context), _spared(context, device_id)
         with _refusals(context, "revocation"):
             decided = await self.book.revoke(device_id, role, by, now_ms(), spare=spare)
-        _note("pairing: token revoked", context, decided.device)
+        log.info("pairing: token revoked", **_subject(context, decided.device))
         self._tell(decided.events)
         self._end_own(context, device_id, role)
+        await self._record(Action.TOKEN_REVOKED, context, decided.device)
         return {"deviceId": device_id, "role": role, "revokedAtMs": decided.device.revoked_at_ms}
+
+    async def _record(self, action: Action, context: CallContext, device: PairedDevice, **more: Any) -> None:
+        await recorded(self.audit, action, context, device=device.device_id, role=device.role, **more)
 
     def _tell(self, events: tuple[BookEvent, ...]) -> None:
         for event in events:
@@ -235,8 +257,8 @@ def _label(text: str) -> str:
     return label
 
 
-def _note(text: str, context: CallContext, device: PairedDevice, **more: Any) -> None:
-    log.info(text, device_id=device.device_id, role=device.role, conn_id=context.conn_id, **more)
+def _subject(context: CallContext, device: PairedDevice) -> dict[str, Any]:
+    return {"device_id": device.device_id, "role": device.role, "conn_id": context.conn_id}
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from typing import Any, Final, Literal
 import attrs
 
 from openclaw_gateway.errors import LocalProtocolError
+from openclaw_gateway.ops.audit import AuditTrail
+from openclaw_gateway.ops.auditchain import Action
 from openclaw_gateway.pairing.devices import DeviceBook, DeviceBookUnreadable
 from openclaw_gateway.pairing.overview import Overview, device_source, sender_source
 from openclaw_gateway.pairing.sender_records import DEFAULT_ACCOUNT, Sender, SenderKey
@@ -26,6 +28,7 @@ from openclaw_gateway.pairing.senders import SenderBookUnreadable, SenderGate, S
 from openclaw_gateway.policy.senders import canonical_sender
 from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.protocol.scopes import ADMIN, satisfies
+from openclaw_gateway.rpc.audit import recorded
 from openclaw_gateway.rpc.pairing import own_device_of
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable
 from openclaw_gateway.store import StoreError
@@ -87,7 +90,9 @@ class OverviewParams:
     channel: str | None = None
 
 
-def register(table: MethodTable, *, gate: SenderGate, devices: DeviceBook, clock: Callable[[], int]) -> Overview:
+def register(
+    table: MethodTable, *, gate: SenderGate, devices: DeviceBook, clock: Callable[[], int], audit: AuditTrail
+) -> Overview:
     """Put the methods into ``table``. What is returned takes more sources for the table: node surfaces."""
     book = gate.book
 
@@ -104,6 +109,7 @@ def register(table: MethodTable, *, gate: SenderGate, devices: DeviceBook, clock
         decided = await _resolve(book.approve, context, params)
         sender = decided.sender
         assert sender is not None
+        await _record(audit, Action.PAIRING_APPROVED, context, decided)
         return {
             "requestId": decided.request.request_id,
             "senderId": sender.sender_id,
@@ -114,6 +120,7 @@ def register(table: MethodTable, *, gate: SenderGate, devices: DeviceBook, clock
 
     async def dismiss(context: CallContext, params: DismissParams) -> dict[str, Any]:
         decided = await _resolve(book.reject, context, params)
+        await _record(audit, Action.PAIRING_REJECTED, context, decided)
         return {"requestId": decided.request.request_id, "senderId": decided.request.sender_id}
 
     async def policy(context: CallContext, params: PolicyParams) -> dict[str, Any]:
@@ -133,6 +140,10 @@ def register(table: MethodTable, *, gate: SenderGate, devices: DeviceBook, clock
             raise CallError(wire_error("store-unavailable")) from exc
         except SenderLimit as exc:
             raise CallError(wire_error("sender-limit", limit=exc.limit)) from exc
+        if params.policy is not None:
+            action = Action.PAIRING_APPROVED if params.policy == "allow" else Action.PAIRING_REJECTED
+            reason = f"session policy: {params.policy}"
+            await recorded(audit, action, context, channel=params.channel, sender=sender_id, reason=reason)
         none = {
             "channel": params.channel, "accountId": params.account_id, "senderId": sender_id, "policy": None,
         }  # fmt: skip
@@ -173,6 +184,12 @@ def _register_overview(table: MethodTable, gate: SenderGate, devices: DeviceBook
 
     table.method("pairing.list", scope="operator.pairing", params=OverviewParams)(overview)
     return more
+
+
+async def _record(audit: AuditTrail, action: Action, context: CallContext, decided: Decided) -> None:
+    request = decided.request
+    where = {"channel": request.channel, "sender": request.sender_id, "request_id": request.request_id}
+    await recorded(audit, action, context, **where)
 
 
 def _actor(context: CallContext) -> str:

@@ -30,6 +30,7 @@ from openclaw_gateway.policy.setupurls import (
     setup_urls,
 )
 from openclaw_gateway.protocol.errors import wire_error
+from openclaw_gateway.rpc.audit import recorded
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable
 from openclaw_gateway.store import StoreError
 
@@ -106,10 +107,9 @@ def register(
             raise CallError(wire_error("store-unavailable")) from exc
         log.info("pairing: a setup code was made", subject=issued.setup_id, mode=access, peer=context.client_address)
         if audit is not None:
-            audit.note(
-                Action.SETUP_CODE_CREATED, actor=context.principal, address=context.client_address,
-                key_id=issued.setup_id, label=access, scopes=PROFILES[access].operator_scopes,
-                expires_at=issued.expires_at_ms,
+            await recorded(
+                audit, Action.SETUP_CODE_CREATED, context, key_id=issued.setup_id, label=access,
+                scopes=PROFILES[access].operator_scopes, expires_at=issued.expires_at_ms,
             )  # fmt: skip
         payload = setup_payload(urls.urls, issued.token, issued.expires_at_ms, tls_fingerprint=now.tls_fingerprint)
         code = encode_setup_code(payload)
