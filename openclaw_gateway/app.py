@@ -15,7 +15,7 @@ import os
 import platform
 import socket
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -24,12 +24,12 @@ import attrs
 import trio
 
 from openclaw_gateway._version import __version__
-from openclaw_gateway.config.issues import ConfigError
+from openclaw_gateway.config.issues import ConfigError, ConfigIssue
 from openclaw_gateway.config.lastgood import remember_good
 from openclaw_gateway.config.load import LoadedConfig
 from openclaw_gateway.config.schema import GatewayConfig
 from openclaw_gateway.config.secrets import ResolvedAuth, resolve_auth
-from openclaw_gateway.config.watch import ConfigChange, watch_config
+from openclaw_gateway.config.watch import ConfigChange, overridden_edits, watch_config
 from openclaw_gateway.errors import flat_errors
 from openclaw_gateway.events.bus import EventBus, Listener
 from openclaw_gateway.events.presence import Presence
@@ -201,6 +201,7 @@ class Gateway:
         issued.on_reuse = self._refresh_token_reused
         keys.on_revoked = self._api_key_revoked
         self._listening: _Listening | None = None
+        self.on_listening: Callable[[], None] = lambda: None  # called after a reload moved the listeners
         self._connections: trio.Nursery | None = None
         self._stop = trio.Event()
         self.drained = trio.Event()
@@ -209,6 +210,10 @@ class Gateway:
         add_joins(self._http, setup_codes)
         add_refresh(self._http, self.gatekeeper)
         add_probes(self._http, self.health, started=lambda: self._connections is not None, draining=self._stop.is_set)
+        if loaded is not None:
+            self.note_issues(loaded.issues, loaded.warnings)
+        if auth.forced:
+            _tell_forced(config, auth)
 
     # --- what an embedding program uses
 
@@ -259,7 +264,8 @@ class Gateway:
         Connections stay, except those that came in with a shared secret that is no longer the secret (V16). Raises
         `BindFailed` before anything changed where the new address cannot be listened on.
         """
-        if self._listen and _address(config) != _address(self.config):
+        moved = self._listen and bool(_moved(self.config, config))
+        if moved:
             self._rebind(config)
         before, self.config, self.auth, self.loaded = self.auth, config, auth, loaded
         self.gatekeeper.configure(rules.gatekeeper_rules(config, auth, own_tailnet=self._tailnet))
@@ -275,6 +281,10 @@ class Gateway:
         if _secrets(before) != _secrets(auth):
             self._close_shared_secret_sessions()
             self._setup_codes.revoke_shared_nowait()
+        if auth.forced and not before.forced:
+            _tell_forced(config, auth)
+        if moved:
+            self.on_listening()
 
     # --- moments
 
@@ -308,8 +318,11 @@ class Gateway:
             config_path=str(loaded.path) if loaded is not None else None,
             state_dir=str(self.config.state_dir) if self.config.state_dir is not None else None,
             auth_mode=self.auth.type,
-            applied_config_hash=loaded.hash if loaded is not None else None,
+            applied_config_hash=self._applied_hash(),
         )
+
+    def _applied_hash(self) -> str | None:
+        return self.loaded.hash if self.loaded is not None else None
 
     def _counts(self) -> dict[str, Any]:
         registry = self._core.registry
@@ -330,6 +343,7 @@ class Gateway:
             presence=self.presence,
             stability=self.stability,
             connections=self._counts,
+            applied_hash=self._applied_hash,
             identity=lambda: load_gateway_identity(config.state_dir).to_wire(),
             on_health=self._health_changed,
         )
@@ -513,21 +527,37 @@ class Gateway:
         async for change in watch_config(self.loaded, env=self._env, overrides=self._overrides):
             self.take_over(change)
 
-    def take_over(self, change: ConfigChange) -> None:
-        self.health.config_issues = tuple(
-            issue.path or "file" for issue in change.issues if issue.severity != "warning"
-        )
-        for issue in change.issues:
+    def note_issues(self, issues: Iterable[ConfigIssue], warnings: Iterable[str]) -> None:
+        """Tell what of the configuration is not in use as written, at the start as after a reload (CFG-1): the paths in
+        `health` and ``/health``, everything in the log.
+        """
+        issues = tuple(issues)
+        self.health.note_config(issue.path for issue in issues if issue.severity != "warning")
+        for issue in issues:
+            if issue.path == "gateway.auth.type" and issue.severity == "warning":
+                continue  # a forced token: `_tell_forced` says so, once and with its place
             log.warning("configuration fault", key=issue.path, issue=issue.message, fix=issue.fix)
+        told = {str(issue) for issue in issues}
+        for line in warnings:
+            if line not in told:
+                log.warning("configuration warning", issue=line)
+
+    def take_over(self, change: ConfigChange) -> None:
+        """Use ``change`` where it can be used; say what is not used as written, and why (CFG-1, CFG-3)."""
+        self.note_issues(change.issues, change.new.warnings if change.applied else ())
         if not change.applied:
             return
+        for path in overridden_edits(change.old, change.new, self._overrides or {}):
+            fix = "openclaw gateway stop, then start it without that flag"
+            log.warning("changed in the file, but a flag of the command line overrides it", key=path, fix=fix)
         config = change.new.config
         try:
             auth = resolve_auth(config, config.state_dir, self._env, overridden=change.new.overridden)
             before = self.auth
             self.apply(config, auth, change.new)
         except (ConfigError, BindFailed) as exc:
-            self.health.config_issues = ("gateway",)
+            moved = _moved(self.config, config)
+            self.health.note_config(moved if isinstance(exc, BindFailed) else [issue.path for issue in exc.issues])
             log.error("configuration cannot be applied; the running one stays", error=str(exc))
             return
         remember_good(change.new)
@@ -551,8 +581,24 @@ class Gateway:
         return ("127.0.0.1" if host == "0.0.0.0" else host, port)  # noqa: S104 - compared, not bound
 
 
-def _address(config: GatewayConfig) -> tuple[object, ...]:
-    return (config.port, config.bind, config.custom_bind_host)
+def _tell_forced(config: GatewayConfig, auth: ResolvedAuth) -> None:
+    """Whoever configured no authentication has to learn where the token is that is asked for all the same (NET-5)."""
+    log.warning(
+        "auth: none is not possible on a listener that others can reach; a token is asked for",
+        bind=config.bind,
+        source=auth.source,
+        fingerprint=auth.fingerprint,
+    )
+
+
+def _moved(old: GatewayConfig, new: GatewayConfig) -> list[str]:
+    """The settings of the listening address that differ, by path."""
+    address = (
+        ("gateway.port", old.port, new.port),
+        ("gateway.bind", old.bind, new.bind),
+        ("gateway.customBindHost", old.custom_bind_host, new.custom_bind_host),
+    )
+    return [path for path, before, now in address if before != now]
 
 
 def _heartbeat_seconds(config: GatewayConfig) -> dict[str, float]:

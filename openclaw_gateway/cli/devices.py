@@ -15,7 +15,7 @@ import click
 
 from openclaw_gateway.cli.connect import Reach, call, reach_options
 from openclaw_gateway.cli.lazy import LazyGroup
-from openclaw_gateway.cli.output import ago, print_json, print_table, printable
+from openclaw_gateway.cli.output import ago, print_failure, print_json, print_table, printable
 
 __all__ = ["approve", "clear", "devices", "list_devices", "reject", "remove", "rename", "revoke", "rotate"]
 
@@ -268,7 +268,10 @@ def _needed(role: str, scopes: Sequence[str]) -> tuple[str, ...]:
 def _only_show(pending: list[dict[str, Any]], as_json: bool) -> NoReturn:
     """What waits, and how each is approved; nothing is."""
     if as_json:
-        print_json({"pending": pending, "approveCommands": [_command(row) for row in pending]})
+        fix = "openclaw devices approve <requestId>" if pending else "openclaw devices list"
+        error = {"type": "nothing-approved", "message": "nothing was approved: name exactly one request", "fix": fix}
+        commands = [_command(row) for row in pending]
+        print_json({"ok": False, "error": error, "pending": pending, "approveCommands": commands})
         raise click.exceptions.Exit(1)
     if not pending:
         _fail("no device asks to be paired", "openclaw devices list")
@@ -307,4 +310,7 @@ def _granted(row: dict[str, Any]) -> str:
 
 def _fail(message: str, fix: str) -> NoReturn:
     click.echo(f"openclaw: {printable(message, 500)}\n  fix: {printable(fix, 300)}", err=True)
+    context = click.get_current_context(silent=True)
+    if context is not None and context.params.get("as_json"):
+        print_failure("devices", message, fix)
     raise click.exceptions.Exit(1)

@@ -66,6 +66,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
+        if "--json" in arguments:
+            from openclaw_gateway.cli.output import print_failure
+
+            print_failure("usage", error.format_message(), "openclaw --help")
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:
@@ -79,6 +83,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         text, code = tell(error)
         click.echo(text, err=True)
+        if "--json" in arguments:
+            from openclaw_gateway.cli.complaints import as_wire
+            from openclaw_gateway.cli.output import print_json
+
+            print_json(as_wire(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 

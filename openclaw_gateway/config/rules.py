@@ -145,6 +145,15 @@ def _auth(
                 fix="openclaw config set gateway.trustedProxies '[\"<address of the proxy>\"]'",
             )
         )
+    if auth.type == "trusted-proxy" and auth.token is None and "gateway.auth.token" not in unread:
+        found.append(
+            ConfigIssue(
+                path="gateway.auth.type",
+                message="trusted-proxy without gateway.auth.token admits nobody: no identity from a proxy is read yet",
+                severity="fatal",
+                fix="openclaw config set gateway.auth.type token",
+            )
+        )
     if auth.type == "none" and not is_loopback_bind(config):
         found.append(
             ConfigIssue(
@@ -154,16 +163,12 @@ def _auth(
                 fix="openclaw config set gateway.auth.type token",
             )
         )
-    if (
-        auth.type == "token"
-        and auth.token is not None
-        and len(auth.token) < _WEAK_TOKEN
-        and not is_loopback_bind(config)
-    ):
+    if auth.type in {"token", "trusted-proxy"} and auth.token is not None and len(auth.token) < _WEAK_TOKEN:
+        where = "" if is_loopback_bind(config) else ", on a listener that others can reach"
         found.append(
             ConfigIssue(
                 path="gateway.auth.token",
-                message=f"shorter than {_WEAK_TOKEN} characters on a listener that others can reach",
+                message=f"shorter than {_WEAK_TOKEN} characters: it can be guessed{where}",
                 severity="warning",
                 fix="openclaw config unset gateway.auth.token",
             )

@@ -281,12 +281,12 @@ def _admit_without_device(q: AdmissionQuestion, protocol: int, trail: tuple[str,
     if not open_door and q.secret is not SecretOutcome.MATCH:
         nothing = q.secret is SecretOutcome.MISSING and q.api_key is ApiKeyOutcome.NONE
         if nothing and q.transport == "websocket" and not _other_credential(q.params.auth):
-            return refuse("device-identity-required", trail)
+            return refuse("device-identity-required", trail, details=_way_in(q))
         return _unauthenticated(q, trail)
     if q.params.role == "node":
-        return refuse("device-identity-required", (*trail, "a node is always a device"))
+        return refuse("device-identity-required", (*trail, "a node is always a device"), details=_way_in(q))
     if not q.peer.direct_loopback:
-        return refuse("device-identity-required", (*trail, "not on this host"))
+        return refuse("device-identity-required", (*trail, "not on this host"), details=_way_in(q))
     scopes = grantable(q.params.scopes)
     if q.params.client.mode == "probe":
         scopes = ()  # spec wire.md section 2: a probe without a device sees that we are here, and no more
@@ -299,6 +299,20 @@ def _admit_without_device(q: AdmissionQuestion, protocol: int, trail: tuple[str,
         pair_silently=False,
         trail=(*trail, "admitted: on this host without a device"),
     )
+
+
+def _way_in(q: AdmissionQuestion) -> dict[str, str]:
+    """The hint for a caller without a device that he can follow from where he is; {}: the row's own."""
+    if q.params.role == "node":
+        return {"remediationHint": "openclaw devices join-code (on the gateway's host): a node is a paired device"}
+    if q.transport == "http":
+        if q.peer.direct_loopback:
+            return {"remediationHint": "openclaw gateway auth-token --show, then send it as Authorization: Bearer"}
+        made = "openclaw tokens create <name> (on the gateway's host)"
+        return {"remediationHint": f"{made}, then present that key over https"}
+    if q.peer.direct_loopback:
+        return {"remediationHint": "openclaw gateway auth-token --show, then connect with that token"}
+    return {}
 
 
 def _admit_api_key(q: AdmissionQuestion, protocol: int, trail: tuple[str, ...]) -> Admitted | Refused:
@@ -596,6 +610,8 @@ def _secret_refused(
             return refuse("auth-password-expired", trail, details=details)
         case SecretOutcome.MISSING:
             details = _advice(f"{kind}_missing", "update_auth_configuration")
+            if q.transport == "http" and kind == "token":
+                details |= _way_in(q)
             return refuse(f"auth-{kind}-missing", trail, details=details, hint=hint)
         case SecretOutcome.MALFORMED if kind == "token":
             details = _advice("token_malformed", "update_auth_credentials")

@@ -18,7 +18,7 @@ import attrs
 from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.value import Value
 
-__all__ = ["ERRORS", "ErrorRow", "WireError", "wire_error"]
+__all__ = ["ERRORS", "ErrorRow", "WireError", "hinted", "wire_error"]
 
 # The `code` of an error reply (OpenClaw's wire knows no others that its clients act on).
 INVALID_REQUEST: Final = "INVALID_REQUEST"
@@ -322,7 +322,7 @@ ERRORS: dict[str, ErrorRow] = {
         INVALID_REQUEST,
         "unauthorized: this is a setup code, not a refresh token",
         "A setup code was given where the refresh token belongs.",
-        "openclaw connect <setup code>",
+        "send hello-ok.auth.refreshToken as it came; a setup code is redeemed by the app or node that reads it",
         detail="REFRESH_TOKEN_INVALID",
         retryable=False,
     ),
@@ -553,7 +553,8 @@ ERRORS: dict[str, ErrorRow] = {
         INVALID_REQUEST,
         "unauthorized: gateway token mismatch (this is a setup code, not the gateway's token)",
         "A setup code was given where the token belongs.",
-        "openclaw connect <setup code>",
+        "scan or paste the code in the phone's app, which redeems it; for the token: openclaw gateway auth-token "
+        "--show",
         detail="AUTH_TOKEN_MISMATCH",
         close=CloseCode.POLICY,
     ),
@@ -762,3 +763,12 @@ def wire_error(key: str, /, *, details: Mapping[str, Any] | None = None, **blank
         if details:
             merged.update(details)
     return WireError(row.code, row.message.format(**blanks), merged, row.retryable, row.retry_after_ms, key)
+
+
+def hinted(error: WireError) -> WireError:
+    """The same error with ``details.remediationHint``: the one that it has, else the fix of its row (one with blanks is
+    none)."""
+    details = error.details or {}
+    if error.key is None or "remediationHint" in details or "{" in ERRORS[error.key].fix:
+        return error
+    return attrs.evolve(error, details={**details, "remediationHint": ERRORS[error.key].fix})

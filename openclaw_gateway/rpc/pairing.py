@@ -155,7 +155,14 @@ class _Desk:
         with _refusals(context):
             outcome = await self.book.approve(request_id, decider(context), now_ms(), ask_hash=params.ask_hash)
         device = outcome.device
-        log.info("pairing approved", **_subject(context, device), request_id=request_id, scopes=device.scopes)
+        log.info(
+            "pairing approved",
+            device_id=device.device_id,
+            role=device.role,
+            conn_id=context.conn_id,
+            request_id=request_id,
+            scopes=device.scopes,
+        )
         self._tell(outcome.events)
         await self._record(Action.PAIRING_APPROVED, context, device, request_id=request_id, scopes=device.scopes)
         records = self.book.records_of(device.device_id) or (device,)
@@ -165,8 +172,13 @@ class _Desk:
         request_id = params.request_id.strip()
         with _refusals(context):
             gone, events = await self.book.reject(request_id, decider(context), now_ms())
-        where = {"request_id": request_id, "device_id": gone.device_id, "role": gone.role}
-        log.info("pairing rejected", conn_id=context.conn_id, **where)
+        log.info(
+            "pairing rejected",
+            conn_id=context.conn_id,
+            request_id=request_id,
+            device_id=gone.device_id,
+            role=gone.role,
+        )
         self._tell(events)
         await recorded(
             self.audit, Action.PAIRING_REJECTED, context, device=gone.device_id, role=gone.role, request_id=request_id
@@ -178,7 +190,9 @@ class _Desk:
         spare = _spared(context, device_id)
         with _refusals(context):
             decided = await self.book.remove(device_id, decider(context), now_ms(), spare=spare)
-        log.info("pairing removed", **_subject(context, decided.device))
+        log.info(
+            "pairing removed", device_id=decided.device.device_id, role=decided.device.role, conn_id=context.conn_id
+        )
         self._tell(decided.events)
         self._end_own(context, device_id, None)
         await self._record(Action.PAIRING_REMOVED, context, decided.device)
@@ -188,7 +202,9 @@ class _Desk:
         device_id, label = params.device_id.strip(), _label(params.label)
         with _refusals(context):
             decided = await self.book.rename(device_id, label, decider(context))
-        log.info("pairing renamed", **_subject(context, decided.device))
+        log.info(
+            "pairing renamed", device_id=decided.device.device_id, role=decided.device.role, conn_id=context.conn_id
+        )
         self._tell(decided.events)
         await self._record(Action.PAIRING_RENAMED, context, decided.device, label=label)
         return {"deviceId": device_id, "label": label}
@@ -200,7 +216,13 @@ class _Desk:
         with _refusals(context, "rotation"):
             decided = await self.book.rotate(device_id, role, scopes, by, now_ms(), spare=spare)
         device = decided.device
-        log.info("pairing: token rotated", **_subject(context, device), scopes=device.scopes)
+        log.info(
+            "pairing: token rotated",
+            device_id=device.device_id,
+            role=device.role,
+            conn_id=context.conn_id,
+            scopes=device.scopes,
+        )
         self._tell(decided.events)
         self._end_own(context, device_id, role)
         await self._record(Action.TOKEN_ROTATED, context, device, scopes=device.scopes)
@@ -217,7 +239,12 @@ class _Desk:
         by, spare = decider(context), _spared(context, device_id)
         with _refusals(context, "revocation"):
             decided = await self.book.revoke(device_id, role, by, now_ms(), spare=spare)
-        log.info("pairing: token revoked", **_subject(context, decided.device))
+        log.info(
+            "pairing: token revoked",
+            device_id=decided.device.device_id,
+            role=decided.device.role,
+            conn_id=context.conn_id,
+        )
         self._tell(decided.events)
         self._end_own(context, device_id, role)
         await self._record(Action.TOKEN_REVOKED, context, decided.device)
@@ -255,10 +282,6 @@ def _label(text: str) -> str:
         fault = f"at /label: must have 1 to {MAX_LABEL} printable characters"
         raise CallError(wire_error("invalid-params", method="device.pair.rename", fault=fault))
     return label
-
-
-def _subject(context: CallContext, device: PairedDevice) -> dict[str, Any]:
-    return {"device_id": device.device_id, "role": device.role, "conn_id": context.conn_id}
 
 
 @contextmanager

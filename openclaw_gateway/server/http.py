@@ -11,6 +11,7 @@ not in the table is 404.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import attrs
@@ -25,6 +26,7 @@ from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import CallError
 from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant, Rejection
+from openclaw_gateway.server.upgrade import SECURITY_HEADERS
 from openclaw_gateway.value import Value
 
 __all__ = [
@@ -43,14 +45,6 @@ __all__ = [
 MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_SECONDS: Final = 10.0
 _SAFE_PATH: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-._~")
-_SECURITY_HEADERS: Final = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
-    (b"x-frame-options", b"DENY"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"cache-control", b"no-store"),
-)
 
 log = get_logger("http")
 
@@ -165,13 +159,9 @@ class HttpApp:
             log.exception("request failed", exc=exc, path=scope["path"])
             reply = text_reply(500, "Internal Server Error")
         head_only = scope["method"] == "HEAD"
-        headers = [
-            (b"content-type", reply.content_type),
-            (b"content-length", b"%d" % len(reply.body)),
-            *_SECURITY_HEADERS,
-            *reply.headers,
-            *self._cors_headers(scope),
-        ]
+        headers = [*SECURITY_HEADERS, *reply.headers, *self._cors_headers(scope)]
+        if reply.status != HTTPStatus.NO_CONTENT:  # RFC 9110 section 8.6: what has no content has no length of it
+            headers += [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body))]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if head_only else reply.body})
 

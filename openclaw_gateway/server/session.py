@@ -34,7 +34,7 @@ from openclaw_gateway.protocol import jsonrpc
 from openclaw_gateway.protocol.close import Close, CloseCode
 from openclaw_gateway.protocol.connect import bearer_params
 from openclaw_gateway.protocol.device import Challenge
-from openclaw_gateway.protocol.errors import WireError, wire_error
+from openclaw_gateway.protocol.errors import WireError, hinted, wire_error
 from openclaw_gateway.protocol.frames import (
     FrameFault,
     decode_request,
@@ -515,6 +515,8 @@ class Session:
         self.writer.flush()
 
     def _reply_error(self, id_: jsonrpc.Id, error: WireError) -> None:
+        if self.grant is None:
+            error = hinted(error)  # whoever is turned away hears what to do next (AUTH-2)
         if self.dialect == "openclaw":
             self.writer.push(text_frame(encode_error(str(id_), error.to_wire())))
         else:

@@ -222,6 +222,7 @@ def test_v60_an_unreadable_book_admits_no_device(q: AdmissionQuestion) -> None:
         "protocol-mismatch",
         "invalid-role",
         "origin-not-allowed",
+        *(key for key in ERRORS if key.startswith("auth-api-key")),  # a node that shows an API key is wrong either way
     ):
         assert verdict.error.retryable
 
@@ -283,7 +284,7 @@ def kinds(verdict: Admitted | PairingNeeded | Refused) -> set[str]:
 def test_the_questions_reach_every_kind_of_verdict() -> None:
     seen: set[str] = set()
 
-    @settings(max_examples=3000, derandomize=True, phases=[Phase.generate], database=None)
+    @settings(max_examples=8000, derandomize=True, phases=[Phase.generate], database=None)
     @given(QUESTIONS)
     def ask(q: AdmissionQuestion) -> None:
         seen.update(kinds(admit(q)))
