@@ -47,7 +47,9 @@ class Strangers:
             self._evict(next(iter(mine)))
             mine = self._by_key.setdefault(key, OrderedDict())
         elif len(self._all) >= self.total:
-            self._evict(next(iter(self._all)))
+            # The address with the most sockets pays, so that a flood from many does not push out an honest one.
+            crowd = max(self._by_key.values(), key=len)
+            self._evict(next(iter(crowd)))
         mine[wire] = None
         self._all[wire] = key
 

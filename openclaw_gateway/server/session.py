@@ -394,6 +394,7 @@ class Session:
         self._methods = core.table.view(self.role, self.scopes)
         self._on_message = self._openclaw_message if self.dialect == "openclaw" else self._jsonrpc_message
         core.registry.admitted(self)
+        self.wire.leave_to_watchdog()
         if hello:
             self._reply(id_, core.hello(self, grant))
         core.joined(self)
