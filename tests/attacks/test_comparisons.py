@@ -12,7 +12,7 @@ SECRET = re.compile(r"(token|secret|password|passphrase|digest|credential|bearer
 # Places that compare words about secrets, or our own configuration with itself, never with what a peer sent.
 HARMLESS = {
     ("app.py", "_secrets(before) != _secrets(auth)"): "two configurations of ours",
-    ("ops/auditchain.py", "hashlib.sha256(line[:at] + b'}').hexdigest() != links.hash"): "a checksum that the file tells",
+    ("ops/auditchain.py", "hashlib.sha256(line[:at] + b'}').hexdigest() != links.hash"): "a checksum of the file",
     ("config/rules.py", "auth.type != 'token'"): "the name of a kind",
 }
 # The only modules that compare secrets; `hmac.compare_digest` over digests of one length is what they may use.
