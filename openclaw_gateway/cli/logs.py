@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["logs", "render"]
 
+_FOLLOW_LINES: Final = 5000  # the most that one page may hold
 _COLOURS = {"error": "red", "warning": "yellow", "debug": "bright_black"}
 
 
@@ -97,7 +98,8 @@ class _Source:
                     self._told = False
                     while True:
                         answer = await client.call("logs.tail", self._params, timeout=self._timeout)
-                        self._params["cursor"] = answer["cursor"]
+                        # ``--limit`` is how much of the past is shown; what comes from now on is shown whole.
+                        self._params |= {"cursor": answer["cursor"], "limit": _FOLLOW_LINES}
                         show(answer)
                         await trio.sleep(interval)
             except Exception as error:
