@@ -26,13 +26,12 @@ from openclaw_gateway.pairing.apikeys import PREFIX as KEY_PREFIX
 from openclaw_gateway.pairing.apikeys import ApiKey, ApiKeys
 from openclaw_gateway.pairing.devices import ApprovalRefused, DeviceBook, DeviceBookUnreadable
 from openclaw_gateway.pairing.issued import Handout, IssuedTokens, RefreshRefused
-from openclaw_gateway.pairing.records import Ask, BookEvent, PairedDevice
+from openclaw_gateway.pairing.records import BookEvent, PairedDevice
 from openclaw_gateway.pairing.setupcodes import SetupCodes, SetupCodeSpent
 from openclaw_gateway.pairing.tokens import DeviceTokens
 from openclaw_gateway.policy.admission import (
     UNREADABLE,
     AdmissionQuestion,
-    AdmissionRules,
     Admitted,
     ApiKeyOutcome,
     DeviceTokenOutcome,
@@ -45,12 +44,11 @@ from openclaw_gateway.policy.admission import (
     presented_secret,
 )
 from openclaw_gateway.policy.explain import RecentVerdicts, Remembered
-from openclaw_gateway.policy.locality import Peer, PeerRules, describe_peer, trusted_proxies_hint
+from openclaw_gateway.policy.locality import Peer, describe_peer, trusted_proxies_hint
 from openclaw_gateway.policy.lockout import CredentialClass, FailureKey, FailureLedger, failure_key
-from openclaw_gateway.policy.origin import OriginRules, OriginVerdict, check_origin
+from openclaw_gateway.policy.origin import OriginVerdict, check_origin
 from openclaw_gateway.policy.secrets import SecretOutcome, check_secret, unmatched_outcome
 from openclaw_gateway.policy.setup import SetupStanding
-from openclaw_gateway.policy.tokenlife import LifeRules
 from openclaw_gateway.policy.verdicts import SetupRedemption, setup_code_refusal
 from openclaw_gateway.protocol.close import Close, CloseCode
 from openclaw_gateway.protocol.connect import (
@@ -58,12 +56,27 @@ from openclaw_gateway.protocol.connect import (
     ConnectAuth,
     ConnectParams,
     bearer_params,
-    decode_connect,
 )
 from openclaw_gateway.protocol.device import Challenge, DeviceVerdict, verify_device
-from openclaw_gateway.protocol.errors import ERRORS, WireError, wire_error
+from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.protocol.hello import DeviceTokenGrant, HandedToken
 from openclaw_gateway.protocol.scopes import satisfies
+from openclaw_gateway.server.asking import (
+    ask_of,
+    is_proven,
+    issued_token,
+    principal_of,
+    read_params,
+    refresh_refusal,
+)
+from openclaw_gateway.server.grants import (
+    GatekeeperRules,
+    Grant,
+    IssuedToken,
+    Presented,
+    Rejection,
+    TransportCredential,
+)
 from openclaw_gateway.server.passwords import PasswordChecker, TooManyChecks
 from openclaw_gateway.server.recording import (
     record_http,
@@ -75,7 +88,6 @@ from openclaw_gateway.server.recording import (
     record_turned_away,
 )
 from openclaw_gateway.store import StoreError
-from openclaw_gateway.value import Value
 
 __all__ = [
     "Gatekeeper",
@@ -91,80 +103,6 @@ _HINTED_PEERS: Final = 256
 _BUSY_SECONDS: Final = 1.0  # what a client waits that came while too many passwords were being checked
 
 log = get_logger("auth")
-
-
-@attrs.frozen(eq=False, repr=False)
-class TransportCredential(Value):
-    """A credential that came with the HTTP request: ``?token=`` (C11) or ``Authorization: Bearer``."""
-
-    query_token: str | None = attrs.field(default=None, repr=False)
-    bearer: str | None = attrs.field(default=None, repr=False)
-
-
-@attrs.frozen(eq=False, repr=False)
-class IssuedToken(Value):
-    """What hello-ok hands a device. Unix milliseconds; None: no end, no refresh token."""
-
-    token: str = attrs.field(repr=False)
-    issued_at_ms: int
-    expires_at_ms: int | None = None
-    refresh_token: str | None = attrs.field(default=None, repr=False)
-    refresh_expires_at_ms: int | None = None
-
-
-@attrs.frozen(kw_only=True)
-class _Presented:
-    """What came of the one text that was presented as a shared secret or as an API key."""
-
-    secret: SecretOutcome = SecretOutcome.MISSING
-    via: Any = None
-    locked_for: float = 0.0
-    api_key: ApiKeyOutcome = ApiKeyOutcome.NONE
-    key: ApiKey | None = None  # with api_key == MATCH
-
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        return self.key.scopes if self.key is not None else ()
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Grant(Value):
-    """An admitted peer. ``principal`` names whoever authenticated; it is never a secret."""
-
-    role: str
-    scopes: tuple[str, ...]
-    method: str
-    protocol: int
-    params: ConnectParams
-    device_id: str | None
-    principal: str
-    device_token: IssuedToken | None = None
-    api_key_id: str | None = None  # who came in with an API key stays no longer than the key lives
-    handed: tuple[HandedToken, ...] = ()  # tokens for other roles of the same device, with a setup code
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Rejection(Value):
-    """A refused peer. ``delay`` (seconds) is waited before the answer goes out."""
-
-    error: WireError
-    close: Close
-    http_status: int = 401
-    delay: float = 0.0
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class GatekeeperRules(Value):
-    """Everything about admission that configuration decides; replaced as a whole on reload."""
-
-    admission: AdmissionRules
-    origins: OriginRules
-    peers: PeerRules
-    token: str | None = attrs.field(default=None, repr=False)
-    password: str | None = attrs.field(default=None, repr=False)
-    password_hash: str | None = attrs.field(default=None, repr=False)
-    password_expires_at: float | None = None  # Unix seconds
-    life: LifeRules = attrs.field(factory=LifeRules)
 
 
 class Gatekeeper:
@@ -240,7 +178,7 @@ class Gatekeeper:
         """Decide on one ``connect``. Durable effects are done when this returns; cancelling before that admits
         nobody.
         """
-        params = _read_params(raw, transport)
+        params = read_params(raw, transport)
         if isinstance(params, str):
             error = wire_error("invalid-connect-params", fault=params)
             record_turned_away(self._audit, error, peer, conn_id)
@@ -326,7 +264,7 @@ class Gatekeeper:
         )
         if token_outcome is DeviceTokenOutcome.MATCH:
             # The device token decides; comparing it with the shared secret would cost a bcrypt check per reconnect.
-            found = _Presented()
+            found = Presented()
         else:
             auth = params.auth
             if token_outcome is DeviceTokenOutcome.EXPIRED and isinstance(pairing, PairedDevice):
@@ -376,10 +314,10 @@ class Gatekeeper:
         credential: TransportCredential,
         key: FailureKey,
         origin: OriginVerdict,
-    ) -> _Presented:
+    ) -> Presented:
         rules = self.rules
         if not origin.ok:
-            return _Presented()  # a foreign page's credentials are not even looked at (V1)
+            return Presented()  # a foreign page's credentials are not even looked at (V1)
         presented = presented_secret(auth, rules.admission, peer, query_token=credential.query_token)
         value, via = presented.value, presented.via
         if via == "query" or presented.note is not None:
@@ -387,24 +325,24 @@ class Gatekeeper:
         if value is None and credential.bearer is not None:
             value, via = credential.bearer, "bearer"
         if value is None:
-            return _Presented()
+            return Presented()
         api_key, known = self._keys.check(value, self._now_ms())
         if api_key is ApiKeyOutcome.MATCH:
             # 256 random bits are not found by trying: who is locked out of guessing may still show a good key.
-            return _Presented(via=via, api_key=api_key, key=known)
+            return Presented(via=via, api_key=api_key, key=known)
         if rules.admission.auth_type == "none":
-            return _Presented()
+            return Presented()
         if api_key is not ApiKeyOutcome.NONE and api_key is not ApiKeyOutcome.MALFORMED and not self._like_a_key():
             tried = failure_key(peer, role, CredentialClass.API_KEY, browser=origin.browser)
             locked = self.ledger.locked_for(tried, now=monotonic())
             secret = SecretOutcome.LOCKED if locked > 0 else SecretOutcome.MISSING
-            return _Presented(secret=secret, via=via, locked_for=locked, api_key=api_key)
+            return Presented(secret=secret, via=via, locked_for=locked, api_key=api_key)
         locked = self.ledger.locked_for(key, now=monotonic())
         if locked > 0:
-            return _Presented(secret=SecretOutcome.LOCKED, via=via, locked_for=locked, api_key=api_key)
+            return Presented(secret=SecretOutcome.LOCKED, via=via, locked_for=locked, api_key=api_key)
         outcome = await self._compare(value)
         busy = _BUSY_SECONDS if outcome is SecretOutcome.LOCKED else 0.0
-        return _Presented(secret=outcome, via=via, locked_for=busy, api_key=api_key)
+        return Presented(secret=outcome, via=via, locked_for=busy, api_key=api_key)
 
     def _like_a_key(self) -> bool:
         """True where somebody chose a shared secret that looks like an API key: then both have to be tried."""
@@ -429,12 +367,10 @@ class Gatekeeper:
 
     # --- consequences
 
-    def _refuse(
-        self, verdict: Refused, peer: Peer, question: AdmissionQuestion, conn_id: str = ""
-    ) -> Rejection:
+    def _refuse(self, verdict: Refused, peer: Peer, question: AdmissionQuestion, conn_id: str = "") -> Rejection:
         delay = 0.0
         if verdict.counts is not None:
-            proven = question.device.device_id if _is_proven(question) and question.device is not None else None
+            proven = question.device.device_id if is_proven(question) and question.device is not None else None
             key = failure_key(
                 peer,
                 question.params.role,
@@ -465,7 +401,7 @@ class Gatekeeper:
     async def _ask_for_pairing(self, needed: PairingNeeded, question: AdmissionQuestion, conn_id: str) -> Rejection:
         if needed.setup_id is not None and self._setup_codes is not None:
             await self._setup_codes.bind(needed.setup_id, needed.device_id)
-        outcome = await self._book.request_pairing(_ask(question, needed.scopes), self._now_ms())
+        outcome = await self._book.request_pairing(ask_of(question, needed.scopes), self._now_ms())
         for event in outcome.events:
             self._publish(event)
         log.info(
@@ -492,7 +428,7 @@ class Gatekeeper:
         params, now = question.params, self._now_ms()
         record: PairedDevice | None = question.pairing if isinstance(question.pairing, PairedDevice) else None
         if verdict.pair_silently:
-            approved = await self._book.approve_silently(_ask(question, verdict.scopes), "local", now)
+            approved = await self._book.approve_silently(ask_of(question, verdict.scopes), "local", now)
             record = approved.device
             for event in approved.events:
                 self._publish(event)
@@ -507,7 +443,7 @@ class Gatekeeper:
                 await record_paired_silently(self._audit, record, question, verdict.trail)
         elif verdict.upgrade_scopes:
             wanted = (*verdict.scopes, *verdict.upgrade_scopes)
-            outcome = await self._book.request_pairing(_ask(question, wanted), now)
+            outcome = await self._book.request_pairing(ask_of(question, wanted), now)
             for event in outcome.events:
                 self._publish(event)
             await record_request(self._audit, outcome, question, "scope-upgrade")
@@ -525,7 +461,7 @@ class Gatekeeper:
             self._book.touch(record.device_id, record.role, question.peer.client_address, now)
             if verdict.method == "device-token":
                 self._issued.settle(record, now)
-            token = None if handout is None else _token(handout)
+            token = None if handout is None else issued_token(handout)
         if api_key is not None:
             self._keys.touch(api_key.key_id, question.peer.client_address, now)
         return Grant(
@@ -535,7 +471,7 @@ class Gatekeeper:
             protocol=verdict.protocol,
             params=params,
             device_id=verdict.device_id,
-            principal=_principal(verdict, api_key),
+            principal=principal_of(verdict, api_key),
             device_token=token,
             api_key_id=api_key.key_id if api_key is not None else None,
             handed=handed,
@@ -547,7 +483,7 @@ class Gatekeeper:
         """Spend a setup code: its device is paired and the code is worthless when this returns, or neither."""
         if self._setup_codes is None:
             raise SetupCodeSpent(setup.setup_id)
-        redeemed = await self._setup_codes.redeem(setup.setup_id, _ask(question, verdict.scopes), setup.handed)
+        redeemed = await self._setup_codes.redeem(setup.setup_id, ask_of(question, verdict.scopes), setup.handed)
         for event in redeemed.events:
             self._publish(event)
         log.info(
@@ -561,12 +497,10 @@ class Gatekeeper:
         if redeemed.handed is None:
             return redeemed.device, ()
         handout = await self._issued.hand_out(redeemed.handed, self._now_ms(), afresh=True)
-        operator, issued = handout.record, _token(handout)
+        operator, issued = handout.record, issued_token(handout)
         if issued is None:
             return redeemed.device, ()
-        token = HandedToken(
-            role=operator.role, scopes=operator.scopes, grant=DeviceTokenGrant(**attrs.asdict(issued))
-        )
+        token = HandedToken(role=operator.role, scopes=operator.scopes, grant=DeviceTokenGrant(**attrs.asdict(issued)))
         return redeemed.device, (token,)
 
     def _still_approved(self, record: PairedDevice, verdict: Admitted) -> PairedDevice:
@@ -619,7 +553,7 @@ class Gatekeeper:
             protocol=verdict.protocol,
             params=params,
             device_id=None,
-            principal=_principal(verdict, found.key),
+            principal=principal_of(verdict, found.key),
             api_key_id=found.key.key_id if found.key is not None else None,
         )
         record_http(self._audit, grant, peer)
@@ -664,82 +598,5 @@ class Gatekeeper:
         return handout
 
 
-def refresh_refusal(refused: RefreshRefused) -> WireError:
-    """The wire error of a refusal, with its own word and the next command (AUTH-2)."""
-    standing = refused.reason in {"disabled", "not-a-device"}
-    key = f"refresh-{refused.reason}" if standing else f"refresh-token-{refused.reason}"
-    word = key.replace("-", "_")
-    return wire_error(key, details={"authReason": word, "remediationHint": ERRORS[key].fix})
-
-
-def _token(handout: Handout) -> IssuedToken | None:
-    if handout.device_token is None:
-        return None
-    return IssuedToken(
-        handout.device_token,
-        handout.record.token_issued_at_ms,
-        handout.expires_at_ms,
-        handout.refresh_token,
-        handout.refresh_expires_at_ms,
-    )
-
-
 def _checker(rules: GatekeeperRules) -> PasswordChecker | None:
     return PasswordChecker(rules.password_hash) if rules.password_hash is not None else None
-
-
-def _is_proven(question: AdmissionQuestion) -> bool:
-    return question.device is not None and question.device.ok and isinstance(question.pairing, PairedDevice)
-
-
-def _principal(verdict: Admitted, api_key: ApiKey | None = None) -> str:
-    if api_key is not None:
-        return f"api-key:{api_key.key_id}"
-    if verdict.device_id is not None:
-        return f"device:{verdict.device_id}:{verdict.role}"
-    return f"{verdict.method}:{verdict.role}"
-
-
-def _ask(question: AdmissionQuestion, scopes: tuple[str, ...]) -> Ask:
-    params, device = question.params, question.device
-    assert device is not None
-    assert device.device_id is not None
-    assert device.public_key is not None
-    client = params.client
-    return Ask(
-        device_id=device.device_id,
-        public_key=device.public_key,
-        role=params.role,
-        scopes=scopes,
-        client_id=client.id,
-        client_mode=client.mode,
-        display_name=client.display_name,
-        platform=client.platform,
-        device_family=client.device_family or "",
-        version=client.version,
-        source_ip=question.peer.client_address,
-        caps=params.caps,
-        commands=params.commands,
-    )
-
-
-class _ShortConnect(msgspec.Struct, forbid_unknown_fields=True):
-    """JSON-RPC's own short form of ``connect``: a credential and the scopes asked for."""
-
-    token: str | None = None
-    password: str | None = None
-    scopes: list[str] | None = None
-
-
-def _read_params(raw: msgspec.Raw | ConnectParams, transport: str) -> ConnectParams | str:
-    if isinstance(raw, ConnectParams):
-        return raw
-    if transport == "jsonrpc":
-        try:
-            short = msgspec.json.decode(raw or b"{}", type=_ShortConnect)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return decode_connect(raw)
-        scopes = tuple((short.scopes or ["operator.read", "operator.write"])[:64])
-        auth = ConnectAuth(token=short.token, password=short.password)
-        return attrs.evolve(bearer_params(protocol=4, scopes=scopes), auth=auth)
-    return decode_connect(raw)
