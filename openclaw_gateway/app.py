@@ -33,6 +33,8 @@ from openclaw_gateway.config.watch import ConfigChange, watch_config
 from openclaw_gateway.errors import flat_errors
 from openclaw_gateway.events.bus import EventBus
 from openclaw_gateway.events.presence import Presence
+from openclaw_gateway.nodes.hub import NodeHub, open_node_hub
+from openclaw_gateway.nodes.records import EVENTS as NODE_EVENTS
 from openclaw_gateway.ops.health import Health, now_ms
 from openclaw_gateway.ops.log import get_logger, log_path
 from openclaw_gateway.ops.loop import LoopMonitor
@@ -44,7 +46,7 @@ from openclaw_gateway.pairing.records import BookEvent
 from openclaw_gateway.pairing.tokens import load_device_tokens
 from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.protocol.hello import HelloSnapshot
-from openclaw_gateway.rpc import configuration, logs, peers, system
+from openclaw_gateway.rpc import configuration, logs, nodes, nodeside, peers, system
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import MethodTable
 from openclaw_gateway.server import rules
@@ -75,6 +77,7 @@ EVENTS: Final = (
     "shutdown",
     "device.pair.requested",
     "device.pair.resolved",
+    *NODE_EVENTS,
 )
 
 log = get_logger("gateway")
@@ -104,6 +107,7 @@ class Gateway:
         config: GatewayConfig,
         auth: ResolvedAuth,
         book: DeviceBook,
+        hub: NodeHub,
         *,
         loaded: LoadedConfig | None,
         env: Mapping[str, str],
@@ -120,6 +124,9 @@ class Gateway:
         self.rpc = MethodTable()
         self.events = EventBus()
         self.events.declare(EVENTS)
+        self.nodes = hub
+        hub.attach(self.events)
+        hub.configure(config.nodes)
         self.loop = LoopMonitor()
         self.health = Health(self.loop, __version__, on_change=self._health_changed)
         self.stability = StabilityLog()
@@ -150,6 +157,7 @@ class Gateway:
             presence=self.presence,
             stability=self.stability,
             snapshot=self._snapshot,
+            nodes=hub,
             server_version=__version__,
             boot_id=str(uuid.uuid4()),
         )
@@ -223,6 +231,7 @@ class Gateway:
         self._core.limits = rules.limits(config)
         self._core.registry.limit = websocket.concurrent_connections
         self._core.registry.strangers.per_address = websocket.unauthenticated_per_address
+        self.nodes.configure(config.nodes)
         self._server.websocket = websocket.enabled
         self._heartbeat.configure(**_heartbeat_seconds(config))
         if _secrets(before) != _secrets(auth):
@@ -279,7 +288,9 @@ class Gateway:
             on_health=self._health_changed,
         )
         logs.register(self.rpc, path=log_path(config.logging, config.state_dir))
-        peers.register(self.rpc, book=self._book, registry=self._core.registry)
+        peers.register(self.rpc, book=self._book)
+        nodes.register(self.rpc, self.nodes)
+        nodeside.register(self.rpc, self.nodes)
         configuration.register(self.rpc, current=lambda: self.loaded, env=self._env, overrides=self._overrides)
         self.rpc.declare("agent.send", scope="operator.write")
 
@@ -362,6 +373,7 @@ class Gateway:
                     ("loop", self.loop.serve),
                     ("tick", self._tick),
                     ("health", self._health_events),
+                    ("nodes", self.nodes.serve),
                     ("pairing", partial(self._book.supervise_upkeep, self._publish_all)),
                 ):
                     nursery.start_soon(supervise, name, task, partial(self.health.set, name))
@@ -498,6 +510,7 @@ async def _serve_tiers(
         async with (
             open_store(config.state_dir) as store,
             open_device_book(store, clock=now_ms, tokens=tokens, request_ttl_ms=config.pairing.request_ttl_ms) as book,
+            open_node_hub(store, book, clock=now_ms) as hub,
         ):
             if store.recovery is not None:
                 log.error(
@@ -505,7 +518,7 @@ async def _serve_tiers(
                     reason=store.recovery.reason,
                     backup=str(store.recovery.restored_from),
                 )
-            gateway = make(book)
+            gateway = make(book, hub)
             async with trio.open_nursery() as services:
                 await services.start(gateway.serve_until_drained)
                 services.start_soon(gateway.serve_services)

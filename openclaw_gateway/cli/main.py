@@ -30,6 +30,7 @@ _HERE = "openclaw_gateway.cli"
         "config": (f"{_HERE}.config:config", "Read, change, validate and explain the configuration."),
         "devices": (f"{_HERE}.devices:devices", "Devices that are paired or ask to be."),
         "nodes": (f"{_HERE}.nodes:nodes", "Nodes and what they can do."),
+        "node": (f"{_HERE}.node:node", "Lend this machine to a gateway, within limits set here."),
         "completion": (f"{_HERE}.completion:completion", "Print the completion script of a shell."),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
