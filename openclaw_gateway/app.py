@@ -15,7 +15,7 @@ import os
 import platform
 import socket
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -24,41 +24,62 @@ import attrs
 import trio
 
 from openclaw_gateway._version import __version__
-from openclaw_gateway.config.issues import ConfigError
+from openclaw_gateway.config.issues import ConfigError, ConfigIssue
 from openclaw_gateway.config.lastgood import remember_good
 from openclaw_gateway.config.load import LoadedConfig
 from openclaw_gateway.config.schema import GatewayConfig
 from openclaw_gateway.config.secrets import ResolvedAuth, resolve_auth
-from openclaw_gateway.config.watch import ConfigChange, watch_config
+from openclaw_gateway.config.watch import ConfigChange, overridden_edits, watch_config
 from openclaw_gateway.errors import flat_errors
-from openclaw_gateway.events.bus import EventBus
+from openclaw_gateway.events.bus import EventBus, Listener
 from openclaw_gateway.events.presence import Presence
 from openclaw_gateway.nodes.hub import NodeHub, open_node_hub
+from openclaw_gateway.nodes.listing import node_source
 from openclaw_gateway.nodes.records import EVENTS as NODE_EVENTS
+from openclaw_gateway.ops.audit import Action, AuditTrail, open_audit
 from openclaw_gateway.ops.health import Health, now_ms
 from openclaw_gateway.ops.log import get_logger, log_path
 from openclaw_gateway.ops.loop import LoopMonitor
 from openclaw_gateway.ops.stability import StabilityLog
 from openclaw_gateway.ops.supervision import supervise
+from openclaw_gateway.pairing.apikeys import ApiKeys, open_api_keys
 from openclaw_gateway.pairing.devices import DeviceBook, open_device_book
 from openclaw_gateway.pairing.identity import load_gateway_identity
+from openclaw_gateway.pairing.issued import IssuedTokens, open_issued_tokens
 from openclaw_gateway.pairing.records import BookEvent
+from openclaw_gateway.pairing.senders import SenderBook, SenderGate, load_sender_codes, open_sender_book
+from openclaw_gateway.pairing.setupcodes import SetupCodes, open_setup_codes
 from openclaw_gateway.pairing.tokens import load_device_tokens
+from openclaw_gateway.policy.setupurls import Reachability
 from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.protocol.hello import HelloSnapshot
-from openclaw_gateway.rpc import configuration, logs, nodes, nodeside, peers, system
+from openclaw_gateway.rpc import audit as activity
+from openclaw_gateway.rpc import configuration, explain, logs, nodes, nodeside, pairing, senders, setup, system
+from openclaw_gateway.rpc import tokens as token_methods
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import MethodTable
 from openclaw_gateway.server import rules
-from openclaw_gateway.server.addresses import BindFailed, bind_addresses, open_listening_sockets, own_tailnet_address
+from openclaw_gateway.server.addresses import (
+    BindFailed,
+    bind_addresses,
+    in_container,
+    open_listening_sockets,
+    own_tailnet_address,
+)
 from openclaw_gateway.server.connection import ConnectionServer
 from openclaw_gateway.server.core import ServerCore
 from openclaw_gateway.server.gatekeeper import Gatekeeper
 from openclaw_gateway.server.heartbeat import Heartbeat
 from openclaw_gateway.server.http import HttpApp
+from openclaw_gateway.server.joins import add_joins
 from openclaw_gateway.server.listener import serve_accepts, watch_accepts
+from openclaw_gateway.server.ownaddresses import own_lan_addresses
+from openclaw_gateway.server.ownerdoor import serve_owner_door
 from openclaw_gateway.server.probes import add_probes
+from openclaw_gateway.server.recording import record_configuration, record_expired, record_start
+from openclaw_gateway.server.refresh import add_refresh
 from openclaw_gateway.server.registry import SessionRegistry, Strangers
+from openclaw_gateway.server.session import Session
 from openclaw_gateway.server.upgrade import HttpServer
 from openclaw_gateway.server.wire import StreamWire
 from openclaw_gateway.store import open_store
@@ -68,6 +89,7 @@ __all__ = ["Gateway", "open_gateway", "serve_gateway"]
 STOP_SECONDS: Final = 4.5
 DRAIN_SECONDS: Final = 3.0
 HEALTH_EVENT_SECONDS: Final = 60.0
+LAPSE_SECONDS: Final = 0.5
 _SHARED: Final = frozenset({"token", "password", "none"})  # ways in that a new shared secret closes
 EVENTS: Final = (
     "connect.challenge",
@@ -78,6 +100,9 @@ EVENTS: Final = (
     "device.pair.requested",
     "device.pair.resolved",
     *NODE_EVENTS,
+    "device.pair.changed",
+    "device.pair.setup.completed",
+    *senders.EVENTS,
 )
 
 log = get_logger("gateway")
@@ -108,13 +133,19 @@ class Gateway:
         auth: ResolvedAuth,
         book: DeviceBook,
         hub: NodeHub,
+        people: SenderBook,
         *,
+        audit: AuditTrail,
+        issued: IssuedTokens,
+        keys: ApiKeys,
         loaded: LoadedConfig | None,
         env: Mapping[str, str],
         overrides: Mapping[str, Any] | None,
         listen: bool,
+        setup_codes: SetupCodes,
     ) -> None:
         self.config = config
+        self.audit = audit
         self._listen = listen
         self._env = env
         self._overrides = overrides
@@ -125,7 +156,7 @@ class Gateway:
         self.events = EventBus()
         self.events.declare(EVENTS)
         self.nodes = hub
-        hub.attach(self.events)
+        hub.attach(self.events, _may_learn_of)
         hub.configure(config.nodes)
         self.loop = LoopMonitor()
         self.health = Health(self.loop, __version__, on_change=self._health_changed)
@@ -141,7 +172,11 @@ class Gateway:
             rules.gatekeeper_rules(config, auth, own_tailnet=self._tailnet),
             book=book,
             tokens=book.tokens,
+            issued=issued,
+            keys=keys,
             publish=self._book_event,
+            setup_codes=setup_codes,
+            audit=audit,
             now_ms=now_ms,
         )
         dispatcher = Dispatcher(self.rpc)
@@ -160,18 +195,34 @@ class Gateway:
             nodes=hub,
             server_version=__version__,
             boot_id=str(uuid.uuid4()),
+            audit=audit,
         )
         self._http = HttpApp(self.gatekeeper, dispatcher, rules.http_rules(config))
         self._server = ConnectionServer(self._core, HttpServer(self._http), websocket=websocket.enabled)
         self._heartbeat = Heartbeat(self._core.registry, **_heartbeat_seconds(config))
         self._book = book
+        self._setup_codes = setup_codes
+        people.publish = self._book_event
+        self.senders = SenderGate(people, config.channels, clock=now_ms)
+        self._dispatcher = dispatcher
+        book.on_cut = self._core.registry.cut_device
+        self._issued, self._keys = issued, keys
+        issued.on_reuse = self._refresh_token_reused
+        keys.on_revoked = self._api_key_revoked
         self._listening: _Listening | None = None
+        self.on_listening: Callable[[], None] = lambda: None  # called after a reload moved the listeners
         self._connections: trio.Nursery | None = None
         self._stop = trio.Event()
         self.drained = trio.Event()
         self.stop_reason = "gateway stopping"
         self._register_methods()
+        add_joins(self._http, setup_codes)
+        add_refresh(self._http, self.gatekeeper)
         add_probes(self._http, self.health, started=lambda: self._connections is not None, draining=self._stop.is_set)
+        if loaded is not None:
+            self.note_issues(loaded.issues, loaded.warnings)
+        if auth.forced:
+            _tell_forced(config, auth)
 
     # --- what an embedding program uses
 
@@ -222,11 +273,14 @@ class Gateway:
         Connections stay, except those that came in with a shared secret that is no longer the secret (V16). Raises
         `BindFailed` before anything changed where the new address cannot be listened on.
         """
-        if self._listen and _address(config) != _address(self.config):
+        moved = self._listen and bool(_moved(self.config, config))
+        if moved:
             self._rebind(config)
         before, self.config, self.auth, self.loaded = self.auth, config, auth, loaded
         self.gatekeeper.configure(rules.gatekeeper_rules(config, auth, own_tailnet=self._tailnet))
         self._http.rules = rules.http_rules(config)
+        self.senders.configure(config.channels)
+        self.senders.book.code_ttl_ms = config.pairing.sender_code_ttl_ms
         websocket = config.transports.websocket
         self._core.limits = rules.limits(config)
         self._core.registry.limit = websocket.concurrent_connections
@@ -236,6 +290,11 @@ class Gateway:
         self._heartbeat.configure(**_heartbeat_seconds(config))
         if _secrets(before) != _secrets(auth):
             self._close_shared_secret_sessions()
+            self._setup_codes.revoke_shared_nowait()
+        if auth.forced and not before.forced:
+            _tell_forced(config, auth)
+        if moved:
+            self.on_listening()
 
     # --- moments
 
@@ -249,7 +308,8 @@ class Gateway:
         self.events.publish_nowait("health", self.health.view(), droppable=True, state_version=versions)
 
     def _book_event(self, event: BookEvent) -> None:
-        self.events.publish_nowait(event.name, event.payload, scope="operator.pairing")
+        hears = _may_learn_of(event.payload.get("deviceId"))
+        self.events.publish_nowait(event.name, event.payload, scope="operator.pairing", hears=hears)
 
     def _snapshot(self) -> HelloSnapshot:
         loaded = self.loaded
@@ -262,8 +322,11 @@ class Gateway:
             config_path=str(loaded.path) if loaded is not None else None,
             state_dir=str(self.config.state_dir) if self.config.state_dir is not None else None,
             auth_mode=self.auth.type,
-            applied_config_hash=loaded.hash if loaded is not None else None,
+            applied_config_hash=self._applied_hash(),
         )
+
+    def _applied_hash(self) -> str | None:
+        return self.loaded.hash if self.loaded is not None else None
 
     def _counts(self) -> dict[str, Any]:
         registry = self._core.registry
@@ -284,15 +347,71 @@ class Gateway:
             presence=self.presence,
             stability=self.stability,
             connections=self._counts,
+            applied_hash=self._applied_hash,
             identity=lambda: load_gateway_identity(config.state_dir).to_wire(),
             on_health=self._health_changed,
         )
         logs.register(self.rpc, path=log_path(config.logging, config.state_dir))
-        peers.register(self.rpc, book=self._book)
-        nodes.register(self.rpc, self.nodes)
+        nodes.register(self.rpc, self.nodes, audit=self.audit)
         nodeside.register(self.rpc, self.nodes)
-        configuration.register(self.rpc, current=lambda: self.loaded, env=self._env, overrides=self._overrides)
+        pairing.register(
+            self.rpc,
+            book=self._book,
+            registry=self._core.registry,
+            publish=self._book_event,
+            audit=self.audit,
+        )
+        self.pairing_overview = senders.register(
+            self.rpc, gate=self.senders, devices=self._book, clock=now_ms, audit=self.audit
+        )
+        self.pairing_overview.add(node_source(self.nodes))
+        configuration.register(
+            self.rpc, current=lambda: self.loaded, env=self._env, overrides=self._overrides, audit=self.audit
+        )
+        activity.register(self.rpc, audit=self.audit)
+        explain.register(self.rpc, gatekeeper=self.gatekeeper, book=self._book)
+        setup.register(self.rpc, codes=self._setup_codes, situation=self._setup_situation, audit=self.audit)
+        token_methods.register(self.rpc, issued=self._issued, keys=self._keys, audit=self.audit)
         self.rpc.declare("agent.send", scope="operator.write")
+
+    def _setup_situation(self) -> setup.SetupSituation:
+        addresses = self._listening.addresses if self._listening is not None else []
+        config = self.config
+        return setup.SetupSituation(
+            reach=Reachability(
+                listening=tuple(addresses),
+                lan=own_lan_addresses(),
+                tailnet=own_tailnet_address(),
+                public_url=config.public_url,
+                remote_url=config.remote.url,
+                container=in_container(),
+            ),
+            ttl_ms=config.pairing.setup_code_ttl_ms,
+            auth="password" if self.auth.type == "password" else "token",
+            http=config.transports.http.enabled,
+        )
+
+    def _api_key_revoked(self, key_id: str) -> None:
+        for session in self._core.registry:
+            if session.grant is not None and session.grant.api_key_id == key_id:
+                session.cut(CloseCode.DEVICE_REMOVED, "api key revoked or expired")
+
+    def _refresh_token_reused(self, device_id: str, role: str) -> None:
+        log.warning("auth: a spent refresh token came back; its family is revoked", device_id=device_id, role=role)
+        self.audit.note(
+            Action.TOKEN_REVOKED, actor="gateway", device=device_id, role=role, reason="a spent refresh token came back"
+        )
+        for session in self._core.registry.of_device(device_id, role):
+            session.cut(CloseCode.DEVICE_REMOVED, "refresh token reused")
+
+    async def _end_lapsed_sessions(self) -> None:
+        """Nobody stays longer than the credential lives that he came in with (S147)."""
+        while True:
+            await trio.sleep(LAPSE_SECONDS)
+            for session in self._core.registry:
+                reason = self.gatekeeper.lapsed(session.grant) if session.grant is not None else None
+                if reason is not None:
+                    session.cut(CloseCode.DEVICE_REMOVED, reason)
 
     def _close_shared_secret_sessions(self) -> None:
         for session in self._core.registry:
@@ -338,6 +457,7 @@ class Gateway:
                 self._connections = connections
                 if self._listen:
                     self._rebind(self.config)
+                record_start(self.audit, self.config, self.auth, port=self.port, version=__version__)
                 task_status.started()
                 await self._stop.wait()
                 await self._drain(connections)
@@ -350,6 +470,7 @@ class Gateway:
         3).
         """
         registry = self._core.registry
+        self.audit.note(Action.GATEWAY_STOPPED, actor="gateway", reason=self.stop_reason, pid=os.getpid())
         log.info("stopping", reason=self.stop_reason, clients=len(registry))
         self._server.draining = self._http.draining = True
         self._close_listeners()
@@ -360,6 +481,13 @@ class Gateway:
             await self._server.wait_empty()
         self._server.abort_all()
         connections.cancel_scope.cancel()
+
+    async def serve_owner_door(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Let the owner of the state directory decide who is paired (PAIR-2); ``started`` once the door is open."""
+        if self.config.state_dir is None:
+            task_status.started()
+            return
+        await serve_owner_door(self.config.state_dir, self._dispatcher, task_status=task_status)
 
     async def serve_services(self) -> None:
         """The watchers: heartbeat, tick, health event, upkeep, self-probe. Never returns; raises only
@@ -372,9 +500,14 @@ class Gateway:
                     ("heartbeat", self._heartbeat.serve),
                     ("loop", self.loop.serve),
                     ("tick", self._tick),
+                    ("audit", self.audit.serve_flush),
                     ("health", self._health_events),
                     ("nodes", self.nodes.serve),
                     ("pairing", partial(self._book.supervise_upkeep, self._publish_all)),
+                    ("lapses", self._end_lapsed_sessions),
+                    ("api-keys", self._keys.supervise_upkeep),
+                    ("tokens", self._issued.supervise_upkeep),
+                    ("senders", self.senders.book.supervise_upkeep),
                 ):
                     nursery.start_soon(supervise, name, task, partial(self.health.set, name))
                 nursery.start_soon(watch_accepts, self._probe_address)
@@ -389,6 +522,7 @@ class Gateway:
             trio.lowlevel.remove_instrument(self.loop)
 
     def _publish_all(self, events: tuple[BookEvent, ...]) -> None:
+        record_expired(self.audit, events)
         for event in events:
             self._book_event(event)
 
@@ -400,23 +534,41 @@ class Gateway:
         async for change in watch_config(self.loaded, env=self._env, overrides=self._overrides):
             self.take_over(change)
 
-    def take_over(self, change: ConfigChange) -> None:
-        self.health.config_issues = tuple(
-            issue.path or "file" for issue in change.issues if issue.severity != "warning"
-        )
-        for issue in change.issues:
+    def note_issues(self, issues: Iterable[ConfigIssue], warnings: Iterable[str]) -> None:
+        """Tell what of the configuration is not in use as written, at the start as after a reload (CFG-1): the paths in
+        `health` and ``/health``, everything in the log.
+        """
+        issues = tuple(issues)
+        self.health.note_config(issue.path for issue in issues if issue.severity != "warning")
+        for issue in issues:
+            if issue.path == "gateway.auth.type" and issue.severity == "warning":
+                continue  # a forced token: `_tell_forced` says so, once and with its place
             log.warning("configuration fault", key=issue.path, issue=issue.message, fix=issue.fix)
+        told = {str(issue) for issue in issues}
+        for line in warnings:
+            if line not in told:
+                log.warning("configuration warning", issue=line)
+
+    def take_over(self, change: ConfigChange) -> None:
+        """Use ``change`` where it can be used; say what is not used as written, and why (CFG-1, CFG-3)."""
+        self.note_issues(change.issues, change.new.warnings if change.applied else ())
         if not change.applied:
             return
+        for path in overridden_edits(change.old, change.new, self._overrides or {}):
+            fix = "openclaw gateway stop, then start it without that flag"
+            log.warning("changed in the file, but a flag of the command line overrides it", key=path, fix=fix)
         config = change.new.config
         try:
             auth = resolve_auth(config, config.state_dir, self._env, overridden=change.new.overridden)
+            before = self.auth
             self.apply(config, auth, change.new)
         except (ConfigError, BindFailed) as exc:
-            self.health.config_issues = ("gateway",)
+            moved = _moved(self.config, config)
+            self.health.note_config(moved if isinstance(exc, BindFailed) else [issue.path for issue in exc.issues])
             log.error("configuration cannot be applied; the running one stays", error=str(exc))
             return
         remember_good(change.new)
+        record_configuration(self.audit, change, before, auth)
         log.info("configuration applied", keys=change.changed, hash=change.new.hash[:12])
 
     async def _tick(self) -> None:
@@ -436,8 +588,24 @@ class Gateway:
         return ("127.0.0.1" if host == "0.0.0.0" else host, port)  # noqa: S104 - compared, not bound
 
 
-def _address(config: GatewayConfig) -> tuple[object, ...]:
-    return (config.port, config.bind, config.custom_bind_host)
+def _tell_forced(config: GatewayConfig, auth: ResolvedAuth) -> None:
+    """Whoever configured no authentication has to learn where the token is that is asked for all the same (NET-5)."""
+    log.warning(
+        "auth: none is not possible on a listener that others can reach; a token is asked for",
+        bind=config.bind,
+        source=auth.source,
+        fingerprint=auth.fingerprint,
+    )
+
+
+def _moved(old: GatewayConfig, new: GatewayConfig) -> list[str]:
+    """The settings of the listening address that differ, by path."""
+    address = (
+        ("gateway.port", old.port, new.port),
+        ("gateway.bind", old.bind, new.bind),
+        ("gateway.customBindHost", old.custom_bind_host, new.custom_bind_host),
+    )
+    return [path for path, before, now in address if before != now]
 
 
 def _heartbeat_seconds(config: GatewayConfig) -> dict[str, float]:
@@ -497,6 +665,16 @@ async def open_gateway(
                 alive.cancel()
 
 
+def _may_learn_of(device_id: str | None) -> Callable[[Listener], bool]:
+    """Whether a listener may learn of that device: who holds only its own device's token of no other (V21)."""
+
+    def hears(listener: Listener) -> bool:
+        own = pairing.own_device_of(listener) if isinstance(listener, Session) else None
+        return device_id is None or own is None or own == device_id
+
+    return hears
+
+
 async def _serve_tiers(
     alive: trio.CancelScope,
     make: partial[Gateway],
@@ -507,9 +685,15 @@ async def _serve_tiers(
     config: GatewayConfig = make.args[0]
     with alive:
         tokens = load_device_tokens(config.state_dir)
+        codes = load_sender_codes(config.state_dir)
         async with (
             open_store(config.state_dir) as store,
+            open_audit(store) as audit_trail,
             open_device_book(store, clock=now_ms, tokens=tokens, request_ttl_ms=config.pairing.request_ttl_ms) as book,
+            open_issued_tokens(store, book, rules.life_rules(config)) as issued,
+            open_api_keys(store, rules.life_rules(config)) as keys,
+            open_sender_book(store, clock=now_ms, codes=codes, code_ttl_ms=config.pairing.sender_code_ttl_ms) as people,
+            open_setup_codes(store, book, clock=now_ms) as setup_codes,
             open_node_hub(store, book, clock=now_ms) as hub,
         ):
             if store.recovery is not None:
@@ -518,9 +702,10 @@ async def _serve_tiers(
                     reason=store.recovery.reason,
                     backup=str(store.recovery.restored_from),
                 )
-            gateway = make(book, hub)
+            gateway = make(book, hub, people, audit=audit_trail, issued=issued, keys=keys, setup_codes=setup_codes)
             async with trio.open_nursery() as services:
                 await services.start(gateway.serve_until_drained)
+                await services.start(gateway.serve_owner_door)
                 services.start_soon(gateway.serve_services)
                 task_status.started(gateway)
 

@@ -17,7 +17,7 @@ _SCOPES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
             "health", "status", "system-presence", "last-heartbeat", "gateway.identity.get", "logs.tail", "config.get",
-            "config.schema", "channels.status", "diagnostics.stability",
+            "config.schema", "channels.status", "diagnostics.stability", "audit.activity.list",
         ),
         ("operator.read",),
     ),
@@ -74,7 +74,8 @@ def health(as_json: bool, verbose: bool, expect_final: bool, reach: Reach) -> No
         print_json(answer)
     else:
         took = answer.get("durationMs") if isinstance(answer, dict) else None
-        click.echo(f"Gateway: {'ok' if well else 'NOT ok'}" + (f" ({took} ms)" if isinstance(took, int) else ""))
+        spent = f" ({took} ms)" if isinstance(took, (int, float)) else ""
+        click.echo(f"Gateway: {'ok' if well else 'NOT ok'}{spent}")
         if isinstance(answer, dict):
             for name, state in (answer.get("channels") or {}).items():
                 click.echo(f"  {printable(name)}: {printable(state)}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from openclaw_gateway.errors import CallFailed, GatewayError
 
-__all__ = ["explain", "explain_json"]
+__all__ = ["as_wire", "explain", "explain_json"]
 
 FAILED = 1
 
@@ -32,6 +32,18 @@ def explain(error: BaseException) -> tuple[str, int]:
     return "\n".join(lines), facts["exitCode"]
 
 
+def as_wire(error: BaseException) -> dict[str, Any]:
+    """What ``--json`` prints for a failure: ``{"ok": false, "error": {type, message, fix?, why?, issues?}}``."""
+    facts = explain_json(error)
+    inner = _innermost(error)
+    details = getattr(inner, "details", None)
+    detail = details.get("code") if isinstance(details, dict) else None
+    kind = detail or facts.get("code") or facts.get("stage") or type(inner).__name__
+    told = {"type": kind, "message": facts["message"]}
+    told.update({name: facts[name] for name in ("fix", "why", "issues") if facts.get(name)})
+    return {"ok": False, "error": told}
+
+
 def explain_json(error: BaseException) -> dict[str, Any]:
     """The same as fields: ``message``, ``exitCode``, and where known ``why``, ``fix``, ``code``, ``stage``,
     ``issues``."""
@@ -48,13 +60,14 @@ def _facts(error: BaseException) -> dict[str, Any]:
     if isinstance(error, CallFailed):
         from openclaw_gateway.client.errors import fix_for
 
-        facts.update(message=f"the gateway refused: {error.message}", code=error.code, fix=fix_for(error.details))
+        fix = fix_for(error.details, error.message)
+        facts.update(message=f"the gateway refused: {error.message}", code=error.code, fix=fix)
         return facts
     issues = getattr(error, "issues", None)
     if isinstance(error, GatewayError) and isinstance(issues, tuple):
         facts["message"] = "the configuration cannot be used"
         facts["issues"] = [str(issue) for issue in issues]
-        facts["fix"] = next((issue.fix for issue in issues if getattr(issue, "fix", None)), "openclaw config validate")
+        facts["fix"] = next((fix for fix in map(_issue_fix, issues) if fix), "openclaw config validate")
         facts["exitCode"] = getattr(error, "exit_code", FAILED)
         return facts
     if isinstance(error, GatewayError):
@@ -69,13 +82,45 @@ def _facts(error: BaseException) -> dict[str, Any]:
         else:
             said = getattr(error, "message", None)
             facts["message"] = said if isinstance(said, str) else str(error)
+        if type(error).__name__ == "BindFailed":
+            facts["fix"] = _bind_fix(error)
         return facts
     if isinstance(error, OSError):
         facts["message"] = f"{error.filename}: {error.strerror}" if error.filename else (error.strerror or str(error))
+        facts["fix"] = _file_fix(error)
         return facts
     facts["message"] = f"unexpected {type(error).__name__}: {error}"
     facts["fix"] = "run the same command with --debug and report what it shows"
     return facts
+
+
+def _issue_fix(issue: Any) -> str | None:
+    fix, allowed = getattr(issue, "fix", None), getattr(issue, "allowed", ())
+    if isinstance(fix, str) and fix:
+        return fix
+    return f"give {issue.path} one of: {', '.join(allowed)}" if allowed else None
+
+
+def _bind_fix(error: Any) -> str:
+    if error.busy:
+        return f"stop the program that listens there, or: openclaw gateway run --port {error.port + 1}"
+    return "ip -brief address   (this host's addresses), then: openclaw config set gateway.bind <loopback, lan or one>"
+
+
+def _file_fix(error: OSError) -> str | None:
+    """The state directory is named by its variable; for any other file, what is there."""
+    import os
+    import shlex
+    from pathlib import Path
+
+    from openclaw_gateway.config.paths import state_dir
+
+    if not isinstance(error.filename, str):
+        return None
+    directory = state_dir(os.environ)
+    if Path(error.filename).is_relative_to(directory) or directory.is_relative_to(error.filename):
+        return f"export OPENCLAW_STATE_DIR=<a directory that you may write>   (now {directory})"
+    return f"ls -ld {shlex.quote(str(Path(error.filename).parent))} {shlex.quote(error.filename)}"
 
 
 _STAGE_WHY = {

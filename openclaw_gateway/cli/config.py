@@ -156,6 +156,7 @@ def _report(
     if as_json:
         out = {
             "ok": ok,
+            "valid": ok,
             "path": str(path),
             "hash": hash_ or None,
             "issues": [issue.to_wire() for issue in issues],
@@ -190,6 +191,11 @@ def _told() -> Iterator[None]:
     except ConfigError as error:
         for issue in error.issues:
             _tell_issue(issue)
+        if _asked_for_json():
+            from openclaw_gateway.cli.complaints import as_wire
+            from openclaw_gateway.cli.output import print_json
+
+            print_json(as_wire(error))
         raise click.exceptions.Exit(error.exit_code) from None
     except MarkerRefusedError as error:
         _fail(str(error), f"openclaw config set {error.path or 'PATH'} <the real secret>", _EXIT_NO)
@@ -203,7 +209,16 @@ def _told() -> Iterator[None]:
         )
 
 
+def _asked_for_json() -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.params.get("as_json"))
+
+
 def _fail(message: str, fix: str, code: int) -> NoReturn:
     click.echo(f"error: {message}", err=True)
     click.echo(f"  fix: {fix}", err=True)
+    if _asked_for_json():
+        from openclaw_gateway.cli.output import print_failure
+
+        print_failure("config", message, fix)
     raise click.exceptions.Exit(code)

@@ -6,7 +6,8 @@ must not know what a method means. """
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import attrs
@@ -14,7 +15,7 @@ import click
 
 from openclaw_gateway._version import __version__
 
-__all__ = ["Reach", "call", "call_many", "reach_options"]
+__all__ = ["Reach", "aimed_at", "call", "call_many", "reach_options", "refuse_empty"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -43,6 +44,7 @@ def reach_options(timeout_ms: int = 10_000) -> Callable[[_Command], _Command]:
             *args: Any, url: str | None, token: str | None, password: str | None, port: int | None, timeout: int,
             **options: Any,
         ) -> Any:  # fmt: skip
+            refuse_empty(url=url, token=token, password=password)
             return command(*args, reach=Reach(url, token, password, port, timeout / 1000), **options)
 
         wrapper.__doc__ = command.__doc__
@@ -64,6 +66,16 @@ def reach_options(timeout_ms: int = 10_000) -> Callable[[_Command], _Command]:
     return decorate
 
 
+def refuse_empty(**options: str | None) -> None:
+    """An option that was given with nothing in it (an unset shell variable) must not fall through to the next source.
+
+    Raises `click.BadParameter`: wrong usage, exit code 2.
+    """
+    for name, value in options.items():
+        if value is not None and not value.strip():
+            raise click.BadParameter("is empty", param_hint=f"--{name}")
+
+
 def call(reach: Reach, method: str, params: object = None, *, scopes: Sequence[str] = ("operator.read",)) -> Any:
     """One request on a connection of its own: the decoded payload. Raises as `GatewayClient.call` and `open_client`
     do."""
@@ -81,6 +93,10 @@ def call_many(
     target = reach.target()
 
     async def run() -> list[Any]:
+        with aimed_at(target):
+            return await ask()
+
+    async def ask() -> list[Any]:
         async with open_client(
             target.address.url if target.address.resource == "/" else _full_url(target.address),
             auth=target.credentials,
@@ -95,6 +111,19 @@ def call_many(
             return [await client.call(method, params, timeout=reach.timeout) for method, params in requests]
 
     return trio.run(run)
+
+
+@contextmanager
+def aimed_at(target: Any) -> Iterator[None]:
+    """What cannot be reached is mended on its own host: this host's gateway has no part in an address named by hand."""
+    from openclaw_gateway.client.errors import ConnectFailed
+
+    try:
+        yield
+    except ConnectFailed as error:
+        if error.stage == "tcp" and not target.local:
+            error.fix = f"check the address and port ({target.source}), and that a gateway runs there"
+        raise
 
 
 def _full_url(address: Any) -> str:

@@ -12,6 +12,8 @@ __all__ = ["doctor"]
 
 _MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 
+_SEVERITIES = {"warn": "warning", "fail": "error"}  # OpenClaw's words
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
@@ -31,7 +33,20 @@ def doctor(as_json: bool, lint: bool, deep: bool, non_interactive: bool, yes: bo
     if as_json:
         print_json(
             {
+                "schemaVersion": 1,
                 "ok": failed == 0,
+                "checksRun": len({finding.check for finding in findings}),
+                "checksSkipped": 0,
+                "findings": [
+                    {
+                        "checkId": finding.check,
+                        "severity": _SEVERITIES[finding.state],
+                        "message": finding.text,
+                        "fixHint": finding.fix,
+                    }
+                    for finding in findings
+                    if finding.state != "ok"
+                ],
                 "failed": failed,
                 "warned": warned,
                 "checks": [attrs.asdict(finding) for finding in findings],

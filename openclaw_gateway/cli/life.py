@@ -67,7 +67,7 @@ def start(port: int | None, bind: str | None, as_json: bool) -> None:
     directory = state_dir(os.environ)
     holder = read_holder(directory)
     if holder is not None:
-        _already_there(holder, as_json)
+        _already_there(holder, as_json, port, loaded.config.bind if bind is not None else None)
         return
     host, number = local_host(loaded.config), loaded.config.port
     if number:
@@ -85,11 +85,20 @@ def start(port: int | None, bind: str | None, as_json: bool) -> None:
     )  # fmt: skip
 
 
-def _already_there(holder: Any, as_json: bool) -> None:
+def _already_there(holder: Any, as_json: bool, port: int | None, bind: str | None) -> None:
+    """``port`` and ``bind`` as flags asked for them."""
     if holder.stopped:
         raise LifeError(
             f"a gateway holds {holder.state_dir} but is suspended: process {holder.pid}",
             f"kill -CONT {holder.pid}, or: openclaw gateway stop --force",
+        )
+    unheard = [f"--port {port}"] if port is not None and holder.port not in {None, port} else []
+    unheard += [f"--bind {bind}"] if bind is not None and holder.bind not in {None, bind} else []
+    if unheard:
+        raise LifeError(
+            f"a gateway is running already on {holder.url or holder.port} (process {holder.pid}); "
+            f"{' and '.join(unheard)} was not applied",
+            f"openclaw gateway stop && openclaw gateway start {' '.join(unheard)}",
         )
     _say(
         as_json,

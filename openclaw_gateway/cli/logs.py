@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openclaw_gateway._version import __version__
-from openclaw_gateway.cli.connect import Reach, reach_options
+from openclaw_gateway.cli.connect import Reach, aimed_at, reach_options
 from openclaw_gateway.cli.output import printable
 
 if TYPE_CHECKING:
@@ -48,7 +48,12 @@ def logs(
 
     coloured = sys.stdout.isatty() and not (plain or no_color or os.environ.get("NO_COLOR"))
 
+    told_meta: list[object] = []
+
     def show(answer: dict[str, Any]) -> None:
+        if as_json and (not told_meta or answer.get("reset")):
+            told_meta.append(answer)
+            click.echo(_meta(answer))
         if answer.get("reset") and not as_json:
             click.echo("-- the log was rotated --", err=True)
         for line in answer.get("lines") or ():
@@ -71,12 +76,16 @@ class _Source:
     async def once(self, show: Callable[[dict[str, Any]], None], interval: float) -> None:
         """The lines there are now."""
         try:
-            async with self._connect() as client:
-                show(await client.call("logs.tail", self._params, timeout=self._timeout))
+            with aimed_at(self._target):
+                await self._ask_once(show)
         except Exception as error:
             if not self._is_gone(error) or not self._target.local:
                 raise
             self._from_file(show)
+
+    async def _ask_once(self, show: Callable[[dict[str, Any]], None]) -> None:
+        async with self._connect() as client:
+            show(await client.call("logs.tail", self._params, timeout=self._timeout))
 
     async def follow(self, show: Callable[[dict[str, Any]], None], interval: float) -> None:
         """Never returns. A connection that breaks is made again; until then the file is read."""
@@ -151,10 +160,22 @@ def _parse(line: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and "event" in value else None
 
 
-def _as_json(line: str) -> str:
+def _meta(answer: dict[str, Any]) -> str:
+    """The first line of ``--json``: which file, and how far it was read (bytes)."""
     import msgspec
 
-    return line if _parse(line) is not None else msgspec.json.encode({"type": "raw", "raw": line}).decode()
+    source = answer.get("sourceKind") or "file"
+    meta = {"type": "meta", "file": answer.get("file"), "sourceKind": source, "cursor": answer.get("cursor")}
+    return msgspec.json.encode({**meta, "size": answer.get("size")}).decode()
+
+
+def _as_json(line: str) -> str:
+    """OpenClaw's keys (type, time, level, subsystem, message, raw), and the line's own fields beside them."""
+    import msgspec
+
+    fields = _parse(line)
+    out = {"type": "raw", "raw": line} if fields is None else {**fields, "type": "log", "raw": line}
+    return msgspec.json.encode(out).decode()
 
 
 def render(line: str, *, utc: bool = False, coloured: bool = False) -> str:

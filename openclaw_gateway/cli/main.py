@@ -26,9 +26,13 @@ _HERE = "openclaw_gateway.cli"
         "status": (f"{_HERE}.status:status", "How the gateway is doing, row by row."),
         "health": (f"{_HERE}.call:health", "Ask the running gateway for its health."),
         "logs": (f"{_HERE}.logs:logs", "Show the gateway's log, or follow it."),
+        "audit": (f"{_HERE}.audit:audit", "Who came, who was turned away, who gave or took authority; --verify."),
         "doctor": (f"{_HERE}.doctor:doctor", "Check everything and say how to mend what is wrong."),
         "config": (f"{_HERE}.config:config", "Read, change, validate and explain the configuration."),
+        "pairing": (f"{_HERE}.pairing:pairing", "Who may come in: message senders, devices and nodes in one table."),
         "devices": (f"{_HERE}.devices:devices", "Devices that are paired or ask to be."),
+        "tokens": (f"{_HERE}.tokens:tokens", "API keys for programs: make, list and revoke them."),
+        "qr": (f"{_HERE}.qr:qr", "Make a setup code that pairs a phone or a node."),
         "nodes": (f"{_HERE}.nodes:nodes", "Nodes and what they can do."),
         "node": (f"{_HERE}.node:node", "Lend this machine to a gateway, within limits set here."),
         "completion": (f"{_HERE}.completion:completion", "Print the completion script of a shell."),
@@ -63,6 +67,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
+        if "--json" in arguments:
+            from openclaw_gateway.cli.output import print_failure
+
+            print_failure("usage", error.format_message(), "openclaw --help")
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:
@@ -76,6 +84,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         text, code = tell(error)
         click.echo(text, err=True)
+        if "--json" in arguments:
+            from openclaw_gateway.cli.complaints import as_wire
+            from openclaw_gateway.cli.output import print_json
+
+            print_json(as_wire(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 

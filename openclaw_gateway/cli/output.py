@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-__all__ = ["ago", "colour", "print_json", "print_table", "printable"]
+__all__ = ["ago", "colour", "print_failure", "print_json", "print_table", "printable"]
 
 
 def printable(value: object, limit: int = 120) -> str:
@@ -25,6 +25,11 @@ def print_json(value: Any) -> None:
     import msgspec
 
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_failure(type_: str, message: str, fix: str | None) -> None:
+    """A failure under ``--json``, in the one shape that every command has."""
+    print_json({"ok": False, "error": {"type": type_, "message": message, **({"fix": fix} if fix else {})}})
 
 
 def print_table(rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:

@@ -10,7 +10,7 @@ import click
 from openclaw_gateway.cli.connect import Reach, reach_options
 from openclaw_gateway.cli.output import print_json, printable
 
-__all__ = ["probe"]
+__all__ = ["capability", "own_entry", "probe"]
 
 
 @click.command()
@@ -28,7 +28,7 @@ def probe(as_json: bool, reach: Reach) -> None:
         print_json(_as_json(journey, took, reach.timeout))
     else:
         word = "reachable" if journey.reachable else "unreachable"
-        click.echo(f"{target.url}: {word}, {_capability(journey)} ({took} ms)")
+        click.echo(f"{target.url}: {word}, {capability(journey)} ({took} ms)")
         if journey.error is not None:
             click.echo(f"  {printable(journey.error.message, 300)}")
             if journey.error.fix:
@@ -37,7 +37,7 @@ def probe(as_json: bool, reach: Reach) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _capability(journey: Any) -> str:
+def capability(journey: Any) -> str:
     """OpenClaw's words for what a probe is able to do."""
     if journey.hello is None:
         if journey.error is not None and (journey.error.details or {}).get("code") == "PAIRING_REQUIRED":
@@ -51,12 +51,32 @@ def _capability(journey: Any) -> str:
     return "read_only" if "operator.read" in scopes else "connected_no_operator_scope"
 
 
+def _warnings(target_id: str) -> list[dict[str, Any]]:
+    text = "connected, but status could not be read: the connection lacks operator.read"
+    return [{"code": "probe_scope_limited", "message": text, "targetIds": [target_id]}]
+
+
+def own_entry(presence: Any) -> Any:
+    """The gateway's own entry among those who are present."""
+    entries = presence if isinstance(presence, list) else []
+    return next((entry for entry in entries if isinstance(entry, dict) and entry.get("reason") == "self"), None)
+
+
 def _as_json(journey: Any, took: int, timeout: float) -> dict[str, Any]:
+    from openclaw_gateway.server.addresses import own_tailnet_address
+
     error, hello = journey.error, journey.hello
+    target_id = "localLoopback" if journey.target.local else "explicit"
+    port = journey.target.loaded.config.port if journey.target.loaded is not None else None
+    port = journey.target.address.port if journey.target.local else port
+    tailnet = own_tailnet_address()
+    bind = journey.target.loaded.config.bind if journey.target.loaded is not None else ""
+    served = bind in {"tailnet", "lan", "0.0.0.0", tailnet}  # noqa: S104 - compared, not bound
+    connected, readable = hello is not None, "status" in journey.answers
     auth = {
         "role": hello.role if hello is not None else None,
         "scopes": list(hello.scopes) if hello is not None else [],
-        "capability": _capability(journey),
+        "capability": capability(journey),
     }
     connect: dict[str, Any] = {
         "ok": hello is not None,
@@ -69,14 +89,25 @@ def _as_json(journey: Any, took: int, timeout: float) -> dict[str, Any]:
     return {
         "ok": hello is not None,
         "degraded": hello is not None and "status" not in journey.answers,
-        "capability": _capability(journey),
+        "capability": capability(journey),
         "ts": time.time_ns() // 1_000_000,
         "durationMs": took,
         "timeoutMs": round(timeout * 1000),
+        "primaryTargetId": target_id if connected else None,
+        "warnings": _warnings(target_id) if connected and not readable else [],
+        "network": {
+            "localLoopbackUrl": f"ws://127.0.0.1:{port}" if port else None,
+            "localTailnetUrl": f"ws://{tailnet}:{port}" if tailnet and port and served else None,
+            "tailnetIPv4": tailnet,
+        },
+        "discovery": {"timeoutMs": 0, "count": 0, "beacons": []},  # this command looks for no other gateways
         "targets": [
             {
-                "id": "localLoopback" if journey.target.local else "explicit",
-                "kind": "localLoopback" if journey.target.local else "explicit",
+                "id": target_id,
+                "kind": target_id,
+                "tunnel": None,
+                "self": own_entry(journey.answers.get("system-presence")),
+                "config": None,
                 "url": journey.target.url,
                 "active": True,
                 "connect": connect,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from openclaw_gateway._version import __version__
+from openclaw_gateway.cli.connect import aimed_at
 from openclaw_gateway.client.errors import STAGES, ConnectFailed
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ async def _travel(journey: Journey, timeout: float, mode: str, methods: tuple[st
 
     target = journey.target
     try:
-        answer = await get(target.address, "/health", timeout=timeout, tls_fingerprint=target.tls_fingerprint)
+        with aimed_at(target):
+            answer = await get(target.address, "/health", timeout=timeout, tls_fingerprint=target.tls_fingerprint)
     except ConnectFailed as error:
         journey.error = error
         journey.rows.append(Row("http", "failed", f"unreachable: {error.message}", error.fix))
@@ -160,6 +162,25 @@ async def _shake_hands(journey: Journey, timeout: float, mode: str, methods: tup
         journey.rows.append(Row("scope", "failed", f"{method}: {refused}", "openclaw devices list"))
     else:
         journey.rows.append(Row("scope", "ok", ", ".join(hello.scopes) or "none"))
+    _look_at_config(journey)
+
+
+def _look_at_config(journey: Journey) -> None:
+    """Whether the gateway runs with what the file says now (requirement CFG-4)."""
+    loaded, told = journey.target.loaded, journey.answers.get("status") or {}
+    applied = told.get("appliedConfigHash")
+    if not journey.target.local or loaded is None or not applied:
+        return
+    if applied != loaded.hash:
+        text = f"file {loaded.hash[:8]} changed since {applied[:8]} was applied: SIGHUP or wait a second"
+        if told.get("configIssues"):
+            text = f"file {loaded.hash[:8]} is not applied ({', '.join(told['configIssues'])}); in use: {applied[:8]}"
+        journey.rows.append(Row("config", "unknown", text, "openclaw config validate"))
+    elif told.get("configIssues"):
+        text = f"applied ({applied[:8]}), but not as written: {', '.join(told['configIssues'])}"
+        journey.rows.append(Row("config", "unknown", text, "openclaw config validate"))
+    else:
+        journey.rows.append(Row("config", "ok", f"applied ({applied[:8]})"))
 
 
 def _explain_refusal(journey: Journey, error: ConnectFailed) -> None:

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,11 +59,13 @@ def run(
     import attrs
     import trio
 
+    from openclaw_gateway.cli.connect import refuse_empty
     from openclaw_gateway.config.load import load_config
     from openclaw_gateway.config.paths import state_dir
     from openclaw_gateway.ops.instance import InstanceLock
     from openclaw_gateway.ops.log import open_log
 
+    refuse_empty(token=token, password=password)
     if password_file is not None:
         password = Path(password_file).read_text().strip()
     named = {
@@ -107,8 +110,9 @@ async def _serve(loaded: LoadedConfig, overrides: dict[str, Any], lock: Instance
     from openclaw_gateway.server.addresses import BindFailed
 
     config = loaded.config
-    auth = resolve_auth(config, config.state_dir, os.environ, overridden=loaded.overridden)
     say = get_logger("run")
+    _warn_in_container(config.bind, say)  # the first line of the log: nothing else matters where nobody can connect
+    auth = resolve_auth(config, config.state_dir, os.environ, overridden=loaded.overridden)
     state = _State()
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         try:
@@ -116,11 +120,11 @@ async def _serve(loaded: LoadedConfig, overrides: dict[str, Any], lock: Instance
                 open_gateway(config, auth=auth, loaded=loaded, overrides=overrides) as gateway,
                 trio.open_nursery() as nursery,
             ):
-                lock.update(port=gateway.port, url=gateway.urls[0])
+                gateway.on_listening = partial(_note_address, lock, gateway)
+                gateway.on_listening()
                 nursery.start_soon(_obey, signals, gateway, overrides, state)
                 nursery.start_soon(_tick, log)
                 _greet(gateway, auth, log)
-                _warn_in_container(config.bind, say)
                 say.info("gateway started", pid=os.getpid(), port=gateway.port, auth=auth.type, version=gateway.version)
                 notify("READY=1")
                 await gateway.wait_stopped()
@@ -131,6 +135,16 @@ async def _serve(loaded: LoadedConfig, overrides: dict[str, Any], lock: Instance
             raise
     say.info("gateway stopped", pid=os.getpid(), reason=state.reason)
     return state.restart
+
+
+def _note_address(lock: InstanceLock, gateway: Gateway) -> None:
+    """Every command finds the gateway by this note: it has to follow each move of the listeners."""
+    from openclaw_gateway.ops.log import get_logger
+
+    try:
+        lock.update(port=gateway.port, bind=gateway.config.bind, url=gateway.urls[0])
+    except OSError as error:
+        get_logger("run").error("the address could not be noted in gateway.lock", error=str(error))
 
 
 class _State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from typing import Any
 
 import attrs
@@ -12,6 +13,7 @@ import click
 from openclaw_gateway._version import __version__
 from openclaw_gateway.cli.connect import Reach, reach_options
 from openclaw_gateway.cli.output import colour, print_json, printable
+from openclaw_gateway.cli.probe import capability, own_entry
 
 __all__ = ["status"]
 
@@ -70,6 +72,19 @@ def _print(journey: Any, deep: bool) -> None:
             print_json(answer)
 
 
+def _bind_host(loaded: Any) -> str | None:
+    """The address that the configured bind mode means on this host; loopback is listened on beside it."""
+    from openclaw_gateway.server.addresses import BindFailed, bind_addresses
+
+    if loaded is None:
+        return None
+    try:
+        hosts = bind_addresses(loaded.config)
+    except BindFailed:
+        return None
+    return hosts[0] if loaded.config.bind in {"loopback", "auto"} else hosts[-1]
+
+
 def _as_json(journey: Any) -> dict[str, Any]:
     """OpenClaw's keys where it has the same thing (`gateway status --json`), ours (``rows``) beside them."""
     target, hello, error = journey.target, journey.hello, journey.error
@@ -79,11 +94,20 @@ def _as_json(journey: Any) -> dict[str, Any]:
     body.setdefault("sessions", {"byAgent": []})
     holder = journey.holder
     body.update(
-        cli={"version": __version__},
+        cli={"version": __version__, "entrypoint": os.path.realpath(sys.argv[0]) if sys.argv[0] else None},
         ok=journey.ok,
         reachable=journey.reachable,
         rows=[attrs.asdict(row) for row in journey.rows],
         gateway={
+            "mode": "local" if target.local else "remote",
+            "url": target.url,
+            "urlSource": target.source,
+            "reachable": journey.reachable,
+            "connectLatencyMs": journey.latency_ms,
+            "error": error.message if error is not None else None,
+            "self": own_entry(journey.answers.get("system-presence")),
+            "bindHost": _bind_host(loaded) if target.local else None,
+            "controlUiLinks": None,  # no control UI is served on this port
             "port": target.address.port,
             "portSource": target.source,
             "probeUrl": target.url,
@@ -97,9 +121,15 @@ def _as_json(journey: Any) -> dict[str, Any]:
             "port": target.address.port,
             "status": "busy" if journey.owners else "free",
             "listeners": [{"pid": owner.pid, "command": owner.command} for owner in journey.owners],
+            "hints": [row.fix for row in journey.rows if row.name == "port" and row.state == "failed" and row.fix],
         },
+        service={"label": None, "loaded": False, "command": None, "runtime": None},  # no service manager is asked
+        extraServices=[],
         rpc={
             "ok": error is None and hello is not None,
+            "kind": "read" if "status" in journey.answers else "connect",
+            "capability": capability(journey),
+            "version": hello.server_version if hello is not None else None,
             "url": target.url,
             "latencyMs": journey.latency_ms,
             "auth": {
@@ -111,15 +141,24 @@ def _as_json(journey: Any) -> dict[str, Any]:
                 "connId": hello.conn_id if hello is not None else None,
             },
         },
-        os={"platform": platform.system().lower(), "arch": platform.machine(), "release": platform.release()},
+        os={
+            "platform": platform.system().lower(),
+            "arch": platform.machine(),
+            "release": platform.release(),
+            "label": f"{platform.system().lower()} {platform.release()} ({platform.machine()})",
+        },
     )
     if error is not None:
         body["rpc"].update(error=error.message, connectFailure={"kind": error.stage}, fix=error.fix)
     if loaded is not None:
+        file = {"path": str(loaded.path), "exists": loaded.exists, "valid": not loaded.degraded}
         body["config"] = {
-            "cli": {"path": str(loaded.path), "exists": loaded.exists, "valid": not loaded.degraded},
+            "cli": file,
+            "daemon": file if holder is not None and target.local else None,  # the same file: found the same way
             "issues": [issue.to_wire() for issue in loaded.issues],
             "hash": loaded.resolved_hash,
+            "fileHash": loaded.hash,
+            "appliedHash": (journey.answers.get("status") or {}).get("appliedConfigHash"),
         }
         from openclaw_gateway.ops.log import log_path
 

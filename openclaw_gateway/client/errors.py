@@ -24,7 +24,9 @@ _FIXES: Final[Mapping[str, str]] = {
     "AUTH_TOKEN_MISMATCH": "openclaw doctor   (compares the fingerprints of the secrets that each side has)",
     "AUTH_TOKEN_NOT_CONFIGURED": "openclaw config set gateway.auth.token <token>",
     "AUTH_TOKEN_MALFORMED": "openclaw doctor   (the token has characters that no token has)",
-    "AUTH_LOOKS_LIKE_SETUP_CODE": "that is a setup code, not a token: openclaw node pair <setup code>",
+    "AUTH_LOOKS_LIKE_SETUP_CODE": (
+        "that is a setup code, not a token: paste it in the phone's app; the token: openclaw gateway auth-token --show"
+    ),
     "AUTH_PASSWORD_MISSING": "pass --password, or set OPENCLAW_GATEWAY_PASSWORD",
     "AUTH_PASSWORD_MISMATCH": "pass the gateway's password with --password",
     "AUTH_PASSWORD_EXPIRED": "openclaw config set gateway.auth.password <new password>   (on the gateway's host)",
@@ -37,15 +39,22 @@ _FIXES: Final[Mapping[str, str]] = {
     "DEVICE_AUTH_SIGNATURE_EXPIRED": "set the clock of this host (timedatectl set-ntp true)",
     "PAIRING_REQUIRED": "openclaw devices approve {requestId}   (on the gateway's host)",
     "PROTOCOL_MISMATCH": "update the older side: the client and the gateway share no protocol version",
+    "CONNECTION_LIMIT": "openclaw config set gateway.transports.websocket.concurrentConnections <number>",
     "MISSING_SCOPE": "openclaw devices approve <requestId>, or connect from the gateway's host",
 }
 
 
-def fix_for(details: Mapping[str, Any] | None) -> str | None:
-    """The command that mends an error: what the gateway itself says, else this client's own table, else None."""
+def fix_for(details: Mapping[str, Any] | None, message: str = "") -> str | None:
+    """The command that mends an error: what the gateway itself says, else this client's own table, else None.
+
+    ``message`` tells apart what has no code of its own."""
+    if message.startswith("unknown method:"):
+        return "openclaw gateway call status   (one that there is; docs/reference/methods.md lists them all)"
+    if message == "connection limit":  # gateways that give no hint
+        details = {"code": "CONNECTION_LIMIT", **(details or {})}
     if not details:
         return None
-    for key in ("fix", "hint", "remediationHint"):
+    for key in ("remediationHint", "fix", "hint"):
         said = details.get(key)
         if isinstance(said, str) and said:
             return said

@@ -174,5 +174,5 @@ def refusal(url: str, error: Mapping[str, Any]) -> ConnectFailed:
         details=details,
         retryable=error.get("retryable") is True,
         retry_after_ms=after if isinstance(after, int) else None,
-        fix=fix_for(details),
+        fix=fix_for(details, str(error.get("message", ""))),
     )

@@ -63,16 +63,14 @@ class Target:
 
 
 def local_host(config: GatewayConfig) -> str:
-    """The address at which this host reaches its own gateway: loopback, unless it is bound to one other address
-    only."""
+    """The address at which this host reaches its own gateway: always loopback, and 127.0.0.1 unless it is bound to
+    another loopback address alone."""
     host = config.custom_bind_host if config.bind == "custom" else config.bind
     try:
         literal = ipaddress.ip_address(str(host))
     except ValueError:
         return "127.0.0.1"
-    if literal.is_unspecified or literal == ipaddress.ip_address("127.0.0.1"):
-        return "127.0.0.1"
-    return str(literal)
+    return str(literal) if literal.is_loopback else "127.0.0.1"
 
 
 def resolve_target(
@@ -104,8 +102,7 @@ def resolve_target(
             pin=remote.tls_fingerprint, loaded=loaded,
         )  # fmt: skip
     directory = state_dir(env)
-    number, where = _local_port(config, directory, port)
-    host = local_host(config)
+    host, number, where = _local_address(config, directory, port)
     address = GatewayAddress.parse(f"ws://{'[' + host + ']' if ':' in host else host}:{number}", allow_insecure=True)
     own = resolve_auth(config, directory, env, overridden=loaded.overridden, create=False)
     from_env = Credentials(password=env.get(PASSWORD_VARIABLE) or None)
@@ -118,13 +115,16 @@ def resolve_target(
     return _target(address, where, chosen, source, local=True, pin=None, loaded=loaded)
 
 
-def _local_port(config: GatewayConfig, directory: Path, port: int | None) -> tuple[int, str]:
+def _local_address(config: GatewayConfig, directory: Path, port: int | None) -> tuple[str, int, str]:
+    """Host, port and where they come from. A running gateway is found where it listens, whatever the file says now."""
     if port is not None:
-        return port, "flag --port"
+        return local_host(config), port, "flag --port"
     holder = read_holder(directory)
     if holder is not None and holder.port:
-        return holder.port, "the running gateway"
-    return config.port, "config gateway.port"
+        bound = holder.url.partition("://")[2].rpartition(":")[0].strip("[]") if holder.url else config.bind
+        host = local_host(attrs.evolve(config, bind=bound)) if holder.url else local_host(config)
+        return host, holder.port, "the running gateway"
+    return local_host(config), config.port, "config gateway.port"
 
 
 def _named(url: str, source: str, given: Credentials, advice: str, *, env: Mapping[str, str] | None) -> Target:

@@ -31,7 +31,17 @@ from openclaw_gateway.config.issues import nearest
 from openclaw_gateway.config.redact import MARKER
 from openclaw_gateway.config.settings import SECRETS, VALUE_ALIASES, Setting, pattern
 
-__all__ = ["BIND_NAMES", "RANGES", "BadValueError", "duration", "network", "origin", "read_leaf"]
+__all__ = [
+    "BIND_NAMES",
+    "DURATIONS",
+    "RANGES",
+    "BadValueError",
+    "duration",
+    "duration_text",
+    "network",
+    "origin",
+    "read_leaf",
+]
 
 BIND_NAMES: Final = ("loopback", "lan", "tailnet", "auto", "custom")
 
@@ -50,6 +60,8 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "gateway.transports.websocket.handshakeTimeoutMs": (1_000, 600_000),
     "gateway.transports.websocket.tickIntervalMs": (1_000, 3_600_000),
     "gateway.pairing.requestTtlMs": (10_000, 30 * 86_400_000),
+    "gateway.pairing.setupCodeTtlMs": (30_000, 600_000),
+    "gateway.pairing.senderCodeTtlMs": (60_000, 7 * 86_400_000),
     "gateway.nodes.invokeTimeoutMs": (100, 86_400_000),
     "logging.maxBytes": (65_536, 10 * 1024**3),
     "logging.backups": (0, 1_000),
@@ -179,6 +191,15 @@ def duration(value: Any, path: str = "") -> float:
     if not 0 < seconds <= _MAX_SECONDS:
         raise BadValueError('must be a time such as "15m", "24h" or "90d", or a positive number of seconds')
     return seconds
+
+
+def duration_text(seconds: float) -> str | float:
+    """``86400.0`` → ``"24h"``: what `duration` reads back as the same time. Days from two on, hours below."""
+    for unit, least in (("d", 2 * 86_400.0), ("h", 3_600.0), ("m", 60.0), ("s", 1.0)):
+        if seconds >= least and seconds % _UNITS[unit] == 0:
+            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+    text = f"{seconds:f}".rstrip("0") + "s"
+    return text if _DURATION.fullmatch(text) and duration(text) == seconds else seconds
 
 
 def _instant(value: Any, path: str) -> float:
@@ -383,19 +404,21 @@ def _fingerprint(value: Any, path: str) -> str:
     return digits
 
 
+DURATIONS: Final = ("gateway.auth.policy.maxAge", "gateway.auth.expiresIn")
+
 _SPECIAL: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "gateway.bind": _bind,
     "gateway.customBindHost": _address,
     "gateway.auth.passwordHash": _bcrypt,
     "gateway.auth.passwordChangedAt": _instant,
-    "gateway.auth.policy.maxAge": duration,
-    "gateway.auth.expiresIn": duration,
+    **dict.fromkeys(DURATIONS, duration),
     "gateway.trustedProxies": _networks,
     "gateway.pairing.autoApprove.lan": _networks,
     "gateway.nodes.commands.allow": _commands,
     "gateway.nodes.commands.deny": _commands,
     "gateway.controlUi.allowedOrigins": _origins,
     "gateway.transports.http.cors.origins": _cors_origins,
+    "gateway.publicUrl": _url,
     "gateway.remote.url": _url,
     "gateway.remote.tlsFingerprint": _fingerprint,
     "channels.*.dm.allowFrom": _senders,

@@ -10,6 +10,7 @@ started as written. Nothing that is safe is refused.
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ import attrs
 
 from openclaw_gateway.config.issues import ConfigIssue
 from openclaw_gateway.config.schema import GatewayConfig, PasswordPolicy
+from openclaw_gateway.policy.senders import read_allow_from
 
 __all__ = [
     "FUNNEL_TOKEN_LENGTH",
@@ -77,6 +79,7 @@ def apply_rules(
     config = _ports(config, found)
     config = _exposure(config, found, env)
     _surroundings(config, found)
+    _senders(config, found)
     return config, (*mild, *found)
 
 
@@ -142,6 +145,15 @@ def _auth(
                 fix="openclaw config set gateway.trustedProxies '[\"<address of the proxy>\"]'",
             )
         )
+    if auth.type == "trusted-proxy" and auth.token is None and "gateway.auth.token" not in unread:
+        found.append(
+            ConfigIssue(
+                path="gateway.auth.type",
+                message="trusted-proxy without gateway.auth.token admits nobody: no identity from a proxy is read yet",
+                severity="fatal",
+                fix="openclaw config set gateway.auth.type token",
+            )
+        )
     if auth.type == "none" and not is_loopback_bind(config):
         found.append(
             ConfigIssue(
@@ -151,16 +163,12 @@ def _auth(
                 fix="openclaw config set gateway.auth.type token",
             )
         )
-    if (
-        auth.type == "token"
-        and auth.token is not None
-        and len(auth.token) < _WEAK_TOKEN
-        and not is_loopback_bind(config)
-    ):
+    if auth.type in {"token", "trusted-proxy"} and auth.token is not None and len(auth.token) < _WEAK_TOKEN:
+        where = "" if is_loopback_bind(config) else ", on a listener that others can reach"
         found.append(
             ConfigIssue(
                 path="gateway.auth.token",
-                message=f"shorter than {_WEAK_TOKEN} characters on a listener that others can reach",
+                message=f"shorter than {_WEAK_TOKEN} characters: it can be guessed{where}",
                 severity="warning",
                 fix="openclaw config unset gateway.auth.token",
             )
@@ -260,6 +268,21 @@ def _surroundings(config: GatewayConfig, found: list[ConfigIssue]) -> None:
                 severity="warning",
             )
         )
+
+
+def _senders(config: GatewayConfig, found: list[ConfigIssue]) -> None:
+    for name, channel in config.channels.items():
+        ids, faults = read_allow_from(name, channel.dm.allow_from, policy=channel.dm.policy)
+        listed = json.dumps(sorted(ids))
+        found += [
+            ConfigIssue(
+                path=f"channels.{name}.dm.allowFrom",
+                message=fault,
+                severity="warning",
+                fix=f"openclaw config set channels.{name}.dm.allowFrom '{listed}'",
+            )
+            for fault in faults
+        ]
 
 
 def _is_wide(entry: str) -> bool:

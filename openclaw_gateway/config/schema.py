@@ -124,6 +124,8 @@ class AutoApproveConfig(Value):
 class PairingConfig(Value):
     auto_approve: AutoApproveConfig = attrs.field(factory=AutoApproveConfig)
     request_ttl_ms: int = 300_000
+    setup_code_ttl_ms: int = 600_000
+    sender_code_ttl_ms: int = 3_600_000  # how long a code for a direct-message sender is good
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -175,6 +177,7 @@ class GatewayConfig(Value):
     bind: str = "loopback"  # loopback | lan | tailnet | auto | custom | an IP literal such as 0.0.0.0
     custom_bind_host: str | None = None  # with bind = custom
     port: int = 18789  # 0: any free port (embedding, tests)
+    public_url: str | None = None  # the address under which other devices reach this gateway
     mode: Literal["local", "remote"] = "local"
     auth: AuthConfig = attrs.field(factory=AuthConfig)
     transports: TransportsConfig = attrs.field(factory=TransportsConfig)

@@ -12,6 +12,7 @@ import attrs
 from openclaw_gateway.config.edit import parse_path
 from openclaw_gateway.config.issues import nearest
 from openclaw_gateway.config.json5 import MAX_DEPTH
+from openclaw_gateway.config.leaves import DURATIONS, BadValueError, duration, duration_text
 from openclaw_gateway.config.load import LoadedConfig
 from openclaw_gateway.config.redact import redact, redact_raw
 from openclaw_gateway.config.schema import ChannelConfig, GatewayConfig
@@ -38,8 +39,26 @@ def effective(loaded: LoadedConfig) -> dict[str, Any]:
     Redacted.
     """
     foreign, _ = canonicalise(loaded.resolved)
-    shown: dict[str, Any] = redact(_overlay(foreign, to_json(loaded.config), 0))
+    ours = to_json(loaded.config)
+    for path in DURATIONS:
+        _write_duration(ours, foreign, path)
+    shown: dict[str, Any] = redact(_overlay(foreign, ours, 0))
     return shown
+
+
+def _write_duration(ours: Any, written: Any, path: str) -> None:
+    """A time as the file has it where that is what is in use, else as one would write it: never as bare seconds."""
+    *blocks, key = path.split(".")
+    for block in blocks:
+        ours = ours.get(block) if isinstance(ours, dict) else None
+        written = written.get(block) if isinstance(written, dict) else None
+    if not isinstance(ours, dict) or ours.get(key) is None:
+        return
+    try:
+        as_written = written[key] if isinstance(written, dict) else None
+        ours[key] = as_written if duration(as_written) == ours[key] else duration_text(ours[key])
+    except (BadValueError, KeyError):
+        ours[key] = duration_text(ours[key])
 
 
 def _overlay(under: Any, over: Any, depth: int) -> Any:

@@ -23,10 +23,11 @@ import trio
 
 from openclaw_gateway.config.issues import ConfigError, ConfigIssue
 from openclaw_gateway.config.load import LoadedConfig, load_config
-from openclaw_gateway.config.settings import to_json
+from openclaw_gateway.config.settings import canonical_path, to_json
+from openclaw_gateway.config.structure import canonicalise
 from openclaw_gateway.value import Value
 
-__all__ = ["REBIND", "ConfigChange", "changed_paths", "watch_config"]
+__all__ = ["REBIND", "ConfigChange", "changed_paths", "overridden_edits", "watch_config"]
 
 # The settings that need the listener opened again; everything else applies to what is running.
 REBIND: Final = frozenset({"gateway.bind", "gateway.customBindHost", "gateway.port"})
@@ -69,6 +70,19 @@ def changed_paths(old: LoadedConfig, new: LoadedConfig) -> tuple[str, ...]:
     one.
     """
     return tuple(_differences(to_json(old.config), to_json(new.config), ""))
+
+
+def overridden_edits(old: LoadedConfig, new: LoadedConfig, overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings whose values in the file differ, but that a flag (``overrides``) sets all the same."""
+    before, now = canonicalise(old.resolved)[0], canonicalise(new.resolved)[0]
+    flags = [canonical_path(path) for path, value in overrides.items() if value is not None]
+    return tuple(path for path in flags if _written(before, path) != _written(now, path))
+
+
+def _written(tree: Any, path: str) -> Any:
+    for step in path.split("."):
+        tree = tree.get(step) if isinstance(tree, dict) else None
+    return tree
 
 
 def _differences(old: Any, new: Any, path: str) -> list[str]:

@@ -10,7 +10,7 @@ listener that fails does not keep the others from hearing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -90,11 +90,13 @@ class EventBus:
         numbered: bool = True,
         state_version: dict[str, int] | None = None,
         only: Iterable[Listener] | None = None,
+        hears: Callable[[Listener], bool] | None = None,
     ) -> int:
         """Offer an event to all (or to ``only`` these) listeners that may hear it; returns how many took it.
 
         ``droppable`` events are the first to be left out for a peer that reads slowly. ``numbered=False`` leaves out
-        ``seq``: for what is meant for one peer alone. Raises `TypeError` where ``payload`` cannot be JSON.
+        ``seq``: for what is meant for one peer alone. ``hears`` says no to listeners that must not learn of it although
+        they hold the scope. Raises `TypeError` where ``payload`` cannot be JSON.
         """
         outgoing = make_event(
             event, payload, scope=scope, role=role, droppable=droppable, numbered=numbered, state_version=state_version
@@ -102,7 +104,9 @@ class EventBus:
         taken = 0
         for listener in tuple(self._listeners if only is None else only):
             try:
-                if outgoing.may_hear(listener.role, listener.scopes) and listener.offer(outgoing):
+                if not outgoing.may_hear(listener.role, listener.scopes) or (hears is not None and not hears(listener)):
+                    continue
+                if listener.offer(outgoing):
                     taken += 1
             except Exception as exc:
                 log.exception("listener failed", exc=exc, event_name=event)

@@ -15,20 +15,21 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import msgspec
 import trio
 
-from openclaw_gateway.events.bus import EventBus, make_event
+from openclaw_gateway.events.bus import EventBus, Listener, make_event
 from openclaw_gateway.nodes.broker import Broker, Invocation, not_connected
 from openclaw_gateway.nodes.facts import FactsBook
 from openclaw_gateway.nodes.queue import WorkQueue
 from openclaw_gateway.nodes.records import Declaration, SurfaceRequest, names, request_to_wire, resolved_payload
 from openclaw_gateway.nodes.registry import NodeLink, NodeRegistry, NodeSession
-from openclaw_gateway.nodes.roles import rename_device, revoke_node_role
 from openclaw_gateway.nodes.surfaces import SurfaceBook, SurfacesUnreadable
 from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.pairing.decisions import Decider
 from openclaw_gateway.pairing.devices import DeviceBook, DeviceBookUnreadable
-from openclaw_gateway.pairing.records import PairedDevice
+from openclaw_gateway.pairing.records import BookEvent, PairedDevice
 from openclaw_gateway.policy.nodes import NodePolicy, exec_capable, node_kind, reserved_field
 from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.protocol.errors import wire_error
@@ -48,12 +49,13 @@ _CLOSING_FLUSH_SECONDS: Final = 1.0
 
 log = get_logger("nodes")
 
+Hears = Callable[[Listener], bool]
+
 
 class NodeHub:
     """What `open_node_hub` yields. ``attach`` it to a gateway's event bus; times are Unix milliseconds."""
 
     def __init__(self, store: Store, book: DeviceBook, *, clock: Callable[[], int]) -> None:
-        self._store = store
         self.book = book
         self.clock = clock
         self.registry = NodeRegistry()
@@ -64,13 +66,15 @@ class NodeHub:
         self.policy = NodePolicy()
         self.invoke_timeout_ms = 30_000
         self.bus = EventBus()
+        self._hears_of: Callable[[str], Hears | None] = lambda node_id: None
         self._dirty: dict[str, None] = {}  # nodes whose declaration waits to be written down
         self._wake = trio.Event()
         self._flushed_at = trio.current_time()
 
-    def attach(self, bus: EventBus) -> None:
-        """Publish on this bus from now on."""
+    def attach(self, bus: EventBus, hears_of: Callable[[str], Hears | None]) -> None:
+        """Publish on this bus from now on; ``hears_of(node_id)`` says who may learn of that node's pairing (V21)."""
         self.bus = bus
+        self._hears_of = hears_of
 
     def configure(self, config: NodesConfig) -> None:
         """Use another policy and default deadline; what nodes lend follows at once."""
@@ -178,23 +182,41 @@ class NodeHub:
         self._tell(change)
         return change
 
-    async def remove(self, node_id: str) -> None:
-        """Take the role node from a device, forget its surface and its work, end its connections (4001)."""
-        await revoke_node_role(self._store, self.book, node_id, self.clock())
+    async def remove(self, node_id: str, by: Decider, *, whole: bool) -> None:
+        """Forget a node with its surface and its work, end its connections (4001).
+
+        ``whole``: the device is a node and nothing else, and goes; else it loses the role node. Raises as
+        `DeviceBook.remove` and `DeviceBook.revoke`, and `SurfacesUnreadable`.
+        """
+        record, now = self.record(node_id), self.clock()
+        waiting = self.surfaces.request(node_id, record.approved_at_ms) if record is not None else None
+        if whole:
+            decided = await self.book.remove(node_id, by, now)
+        else:
+            decided = await self.book.revoke(node_id, "node", by, now)
         node = self.registry.get(node_id)
         if node is not None:  # at once: what follows may fail, and the role is gone already
             node.link.scope.close(CloseCode.DEVICE_REMOVED, "device removed")
         change = await self.surfaces.remove(node_id)
+        if waiting is not None and not change.ended:  # its row went with the device's
+            change = attrs.evolve(change, ended=((waiting, "removed"),))
         self.facts.forget(node_id)
         self.queue.forget(node_id)
         self._tell(change)
-        payload = resolved_payload("", node_id, "removed", self.clock())
-        self.bus.publish_nowait("node.pair.resolved", payload, scope="operator.pairing")
+        self._publish("node.pair.resolved", resolved_payload("", node_id, "removed", self.clock()), node_id)
+        self._publish_book(decided.events)
         log.info("pairing: node removed", node_id=node_id)
 
-    async def rename(self, node_id: str, label: str) -> None:
-        """Give the node the name that operators see. Raises `StoreError`."""
-        await rename_device(self._store, self.book, node_id, label)
+    async def rename(self, node_id: str, label: str, by: Decider) -> None:
+        """Give the node the name that operators see. Raises as `DeviceBook.rename`."""
+        self._publish_book((await self.book.rename(node_id, label, by)).events)
+
+    def _publish(self, event: str, payload: dict[str, Any], node_id: str) -> None:
+        self.bus.publish_nowait(event, payload, scope="operator.pairing", hears=self._hears_of(node_id))
+
+    def _publish_book(self, events: tuple[BookEvent, ...]) -> None:
+        for event in events:  # they name no device
+            self.bus.publish_nowait(event.name, event.payload, scope="operator.pairing")
 
     def _tell(self, change: SurfaceChange | None) -> None:
         if change is None:
@@ -202,14 +224,14 @@ class NodeHub:
         now = self.clock()
         for request, decision in change.ended:
             payload = resolved_payload(request.request_id, request.node_id, decision, now)
-            self.bus.publish_nowait("node.pair.resolved", payload, scope="operator.pairing")
+            self._publish("node.pair.resolved", payload, request.node_id)
             node = self.registry.get(request.node_id)
             if node is not None:
                 node.link.offer(make_event("node.pair.resolved", payload, role="node", numbered=False))
             log.info("node pairing resolved", request_id=request.request_id, node_id=request.node_id, decision=decision)
         if change.created and change.request is not None:
             request = change.request
-            self.bus.publish_nowait("node.pair.requested", request_to_wire(request), scope="operator.pairing")
+            self._publish("node.pair.requested", request_to_wire(request), request.node_id)
             log.info("node pairing requested", request_id=request.request_id, node_id=request.node_id)
 
     def _redeclare(self, node: NodeSession) -> None:
@@ -246,6 +268,7 @@ class NodeHub:
         if node is None or record is None:
             return
         grant = node.link.grant
+        # Only who holds operator.admin makes setup codes (V24), so a code of the role node is an approval beforehand.
         by_code = grant is not None and grant.method == "bootstrap-token"
         via = "setup-code" if by_code else None
         with suppress(sqlite3.IntegrityError):  # the device was removed in this very moment

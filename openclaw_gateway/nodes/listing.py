@@ -8,15 +8,17 @@ must not know how nodes are invoked. A node whose declared commands were not app
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from openclaw_gateway.nodes.hub import NodeHub
 from openclaw_gateway.nodes.records import Surface
 from openclaw_gateway.nodes.registry import NodeSession
+from openclaw_gateway.pairing.overview import PairingRow, Source
 from openclaw_gateway.pairing.records import PairedDevice
 from openclaw_gateway.policy.nodes import node_kind
 
-__all__ = ["describe_node", "node_rows", "paired_row"]
+__all__ = ["describe_node", "node_rows", "node_source", "paired_row"]
 
 
 def node_rows(hub: NodeHub) -> list[dict[str, Any]]:
@@ -41,6 +43,61 @@ def describe_node(hub: NodeHub, node_id: str) -> dict[str, Any] | None:
     if node is not None and node.link.grant is not None and node.link.grant.params.path_env:
         row["pathEnv"] = node.link.grant.params.path_env
     return row
+
+
+def node_source(hub: NodeHub) -> Source:
+    """Surfaces in the one table of `pairing.list` (PAIR-8): those that wait, and those that were approved.
+
+    Raises `DeviceBookUnreadable`, `SurfacesUnreadable`.
+    """
+
+    def rows() -> Iterable[PairingRow]:
+        for record in hub.book.paired():
+            if record.role == "node" and record.live:
+                yield from _pairing_rows(hub, record)
+        hub.surfaces.requests()  # raises where what waits cannot be known
+
+    return rows
+
+
+def _pairing_rows(hub: NodeHub, record: PairedDevice) -> Iterable[PairingRow]:
+    surface = hub.surfaces.surface(record.device_id, record.approved_at_ms)
+    request = hub.surfaces.request(record.device_id, record.approved_at_ms)
+    if request is not None:
+        params = {"requestId": request.request_id}
+        yield PairingRow(
+            kind="node",
+            state="pending",
+            id=request.request_id,
+            subject=request.node_id,
+            name=request.display_name,
+            source=request.remote_ip,
+            role="node",
+            asks=(*request.caps, *request.commands),
+            grants=_lent(request.commands),
+            created_at_ms=request.requested_at_ms,
+            last_seen_at_ms=record.last_seen_at_ms,
+            approve=("node.pair.approve", params),
+            reject=("node.pair.reject", params),
+        )
+    if surface is not None:
+        yield PairingRow(
+            kind="node",
+            state="paired",
+            id=record.device_id,
+            subject=record.device_id,
+            name=record.label or record.display_name or record.client_id,
+            source=record.last_ip,
+            role="node",
+            asks=(),
+            grants=_lent(surface.commands),
+            created_at_ms=surface.approved_at_ms,
+            last_seen_at_ms=record.last_seen_at_ms,
+        )
+
+
+def _lent(commands: Iterable[str]) -> str:
+    return f"commands: {', '.join(commands) or 'none'}"
 
 
 def paired_row(hub: NodeHub, record: PairedDevice, surface: Surface | None) -> dict[str, Any]:

@@ -95,11 +95,16 @@ def network(patient: Patient) -> list[Finding]:
     """Settings that work on paper and not in the world."""
     if patient.loaded is None:
         return []
+    from openclaw_gateway.ops.instance import read_holder
     from openclaw_gateway.server.addresses import in_container
 
     config = patient.loaded.config
+    # A flag, or an edit that is not applied yet: what the running gateway does counts, not what the file says.
+    holder = read_holder(patient.state_dir)
+    bind = holder.bind if holder is not None and holder.bind is not None else config.bind
+    port = holder.port if holder is not None and holder.port is not None else config.port
     findings = []
-    if config.bind == "loopback" and in_container():
+    if bind == "loopback" and in_container():
         findings.append(
             found(
                 "network", "warn", "bound to loopback inside a container: a published port cannot reach it (NET-7)",
@@ -125,7 +130,7 @@ def network(patient: Patient) -> list[Finding]:
                     "openclaw config set gateway.trustedProxies '[\"<address of the proxy>\"]'",
                 )
             )  # fmt: skip
-    return findings or [found("network", "ok", f"bind {config.bind}, port {config.port}")]
+    return findings or [found("network", "ok", f"bind {bind}, port {port}")]
 
 
 def log(patient: Patient) -> list[Finding]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,6 +56,14 @@ class Health:
             self.version += 1
             self.on_change()
 
+    def note_config(self, paths: Iterable[str]) -> None:
+        """The settings that are not in use as written, by path; a fault of the file as a whole ("") reads ``file``."""
+        issues = tuple(dict.fromkeys(path or "file" for path in paths))
+        if issues != self.config_issues:
+            self.config_issues = issues
+            self.version += 1
+            self.on_change()
+
     @property
     def failing(self) -> list[str]:
         return [name for name, trouble in self.parts.items() if trouble is not None]
@@ -89,5 +97,6 @@ class Health:
             "modelRuntime": {"degraded": False, "pendingAgents": []},
             "eventLoop": self.loop.view(),
         }
-        out["durationMs"] = round((time.perf_counter() - began) * 1000)
+        # To the microsecond: nothing is asked of others here, so whole milliseconds would read 0 for ever.
+        out["durationMs"] = round((time.perf_counter() - began) * 1000, 3)
         return out

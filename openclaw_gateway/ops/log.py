@@ -30,7 +30,7 @@ from openclaw_gateway.ops.logfile import LogFileHandler
 if TYPE_CHECKING:  # config/ may log too: importing it here would be a circle
     from openclaw_gateway.config.schema import LoggingConfig
 
-__all__ = ["FIELDS", "Log", "LogEvent", "OpenLog", "escape", "get_logger", "log_path", "open_log"]
+__all__ = ["FIELDS", "Log", "LogEvent", "OpenLog", "clean_value", "escape", "get_logger", "log_path", "open_log"]
 
 ROOT: Final = "openclaw_gateway"
 MAX_VALUE_CHARS: Final = 512
@@ -41,6 +41,7 @@ MAX_STACK_CHARS: Final = 16_384
 # name -> meaning. To log something new, add its name here; a test scans every call site of the package.
 FIELDS: Final[Mapping[str, str]] = {
     "accepted": "how many were let in",
+    "account": "an account of a message channel",
     "address": "an address this host listens on",
     "attempt": "number of this try, from 1",
     "auth": "how a peer authenticated: token, password, device-token, none",
@@ -134,7 +135,8 @@ def escape(text: str, limit: int = MAX_VALUE_CHARS) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
-def _clean(value: object) -> object:
+def clean_value(value: object) -> object:
+    """A value as it may be written: one line, capped, raw bytes only by their size. The audit trail uses it too."""
     if isinstance(value, str):
         return escape(value)
     if isinstance(value, (bool, int, float)):
@@ -157,7 +159,7 @@ def _clean_all(fields: Mapping[str, object]) -> dict[str, object]:
             dropped += 1
             continue
         try:
-            kept[name] = _clean(value)
+            kept[name] = clean_value(value)
         except Exception:  # noqa: BLE001  a broken __str__ must not take down what it describes
             kept[name] = "<unprintable>"
     if dropped:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
@@ -22,8 +22,10 @@ import attrs
 import trio
 
 from openclaw_gateway.errors import GatewayError
-from openclaw_gateway.pairing import rows
+from openclaw_gateway.pairing import decisions, rows
+from openclaw_gateway.pairing.decisions import Decider, TokenChange
 from openclaw_gateway.pairing.records import (
+    CHANGED,
     Ask,
     BookEvent,
     PairedDevice,
@@ -42,6 +44,7 @@ from openclaw_gateway.value import Value
 __all__ = [
     "ApprovalOutcome",
     "ApprovalRefused",
+    "Decided",
     "DeviceBook",
     "DeviceBookUnreadable",
     "RequestOutcome",
@@ -81,6 +84,18 @@ class ApprovalOutcome(Value):
     events: tuple[BookEvent, ...]
 
 
+@attrs.frozen
+class Decided:
+    """What came of a decision that takes away or renames. ``device``: the record concerned, as it is now."""
+
+    device: PairedDevice
+    events: tuple[BookEvent, ...]
+
+
+def _nobody_is_connected(device_id: str, role: str | None, spared: str | None) -> None:
+    return None
+
+
 class DeviceBook:
     """What `open_device_book` yields. All methods belong to the store's Trio run. Times are Unix milliseconds."""
 
@@ -94,6 +109,9 @@ class DeviceBook:
         request_ttl_ms: int,
     ) -> None:
         self.tokens = tokens
+        # Called as on_cut(device_id, role or None for all, spared connection id or None) in the same step in which
+        # the book itself learns that authority was taken back: what is running for that device ends there (AUTH-5).
+        self.on_cut: Callable[[str, str | None, str | None], None] = _nobody_is_connected
         self._store = store
         self._clock = clock
         self._new_id = new_id
@@ -102,6 +120,7 @@ class DeviceBook:
         self._devices: dict[str, dict[str, PairedDevice]] = {}
         self._pending: dict[tuple[str, str], PendingRequest] = {}
         self._resolved: dict[str, Resolution] = {}
+        self._removed: dict[str, None] = {}
         self._seen: dict[tuple[str, str], tuple[int, str]] = {}
         self._flushed_at_ms = clock()
 
@@ -138,12 +157,27 @@ class DeviceBook:
         self._must_be_readable()
         return self._resolved.get(request_id)
 
-    def to_wire(self) -> dict[str, Any]:
-        """The result of `device.pair.list`: ``{pending, paired}``. Raises `DeviceBookUnreadable`."""
-        waiting = [pending_to_wire(request, is_repair=request.device_id in self._devices) for request in self.pending()]
+    def was_removed(self, device_id: str) -> bool:
+        """True where a person removed this device and nobody approved it since: it does not pair by itself (V26)."""
+        self._must_be_readable()
+        return device_id in self._removed
+
+    def to_wire(self, *, only: str | None = None) -> dict[str, Any]:
+        """The result of `device.pair.list`: ``{pending, paired}``, of one device where ``only`` names it (V21).
+
+        Raises `DeviceBookUnreadable`.
+        """
         return {
-            "pending": waiting,
-            "paired": [paired_to_wire(list(roles.values())) for roles in self._devices.values()],
+            "pending": [
+                pending_to_wire(request, is_repair=request.device_id in self._devices)
+                for request in self.pending()
+                if only in {None, request.device_id}
+            ],
+            "paired": [
+                paired_to_wire(list(roles.values()))
+                for device_id, roles in self._devices.items()
+                if only in {None, device_id}
+            ],
         }
 
     # --- changes: durable when they return
@@ -185,6 +219,80 @@ class DeviceBook:
         events = (resolved_event(approval.request_id, ask.device_id, "approved", now),) if approval.fresh else ()
         return ApprovalOutcome(approval.device, events)
 
+    # --- what a person decides (`pairing.decisions` has the rules and the errors)
+
+    async def approve(self, request_id: str, by: Decider, now: int, *, ask_hash: str | None = None) -> ApprovalOutcome:
+        """Pair what waits under ``request_id``, within what ``by`` holds. Raises as `decisions.approve`, and as
+        `request_pairing`. Of two that approve at once one gets the outcome, the other `UnknownRequest`.
+        """
+        await self._readable_or_reload()
+        job = partial(decisions.approve, request_id=request_id, by=by, now=now, tokens=self.tokens, ask_hash=ask_hash)
+        approval = await self._store.run(job, then=self._apply_approval, precious=True)
+        return ApprovalOutcome(
+            approval.device, (resolved_event(request_id, approval.device.device_id, "approved", now),)
+        )
+
+    async def reject(self, request_id: str, by: Decider, now: int) -> tuple[Resolution, tuple[BookEvent, ...]]:
+        """End a request. Raises as `decisions.reject`, and as `request_pairing`."""
+        await self._readable_or_reload()
+        job = partial(decisions.reject, request_id=request_id, by=by, now=now)
+        gone = await self._store.run(job, then=self._apply_resolution, precious=True)
+        return gone, (resolved_event(request_id, gone.device_id, "rejected", now),)
+
+    async def remove(self, device_id: str, by: Decider, now: int, *, spare: str | None = None) -> Decided:
+        """Forget a device; its connections end (``spare``: the id of one that has an answer to read first).
+
+        Raises as `decisions.remove`, and as `request_pairing`.
+        """
+        await self._readable_or_reload()
+
+        def then(records: tuple[PairedDevice, ...]) -> None:
+            self._devices.pop(device_id, None)
+            self._removed[device_id] = None
+            while len(self._removed) > rows.MAX_REMOVED:
+                del self._removed[next(iter(self._removed))]
+            for record in records:
+                self._seen.pop((device_id, record.role), None)
+            self.on_cut(device_id, None, spare)
+
+        job = partial(decisions.remove, device_id=device_id, by=by, now=now)
+        records = await self._store.run(job, then=then, revokes=True)
+        return Decided(records[0], (CHANGED,))
+
+    async def rename(self, device_id: str, label: str, by: Decider) -> Decided:
+        """Raises as `decisions.rename`, and as `request_pairing`."""
+        await self._readable_or_reload()
+        job = partial(decisions.rename, device_id=device_id, label=label, by=by)
+        records = await self._store.run(job, then=self._apply_records, precious=True)
+        return Decided(records[0], (CHANGED,))
+
+    async def rotate(
+        self,
+        device_id: str,
+        role: str,
+        scopes: tuple[str, ...] | None,
+        by: Decider,
+        now: int,
+        *,
+        spare: str | None = None,
+    ) -> Decided:
+        """A new token, and with ``scopes`` a narrower grant; the old token and what came with it end. As `remove`."""
+        await self._readable_or_reload()
+        job = partial(
+            decisions.rotate, device_id=device_id, role=role, scopes=scopes, by=by, now=now, tokens=self.tokens
+        )
+        change = await self._store.run(job, then=partial(self._apply_cut, spare=spare), revokes=True)
+        return Decided(change.device, (CHANGED,))
+
+    async def revoke(self, device_id: str, role: str, by: Decider, now: int, *, spare: str | None = None) -> Decided:
+        """Take (device, role) its authority until somebody approves it anew. As `remove`."""
+        await self._readable_or_reload()
+        job = partial(decisions.revoke, device_id=device_id, role=role, by=by, now=now)
+        change = await self._store.run(job, then=partial(self._apply_cut, spare=spare), revokes=True)
+        return Decided(change.device, (CHANGED,) if change.changed else ())
+
+    # --- upkeep
+
     async def reissue(self, device_id: str, role: str, now: int) -> PairedDevice | None:
         """Give a live (device, role) a new token, the next generation; None where nothing is live. As `expire`."""
         await self._readable_or_reload()
@@ -222,6 +330,21 @@ class DeviceBook:
         except BaseException:
             self._seen = {**seen, **self._seen}
             raise
+
+    def follow(self, records: tuple[PairedDevice, ...]) -> None:
+        """Take over all records of one device as a job of this room left them (`pairing.issued`): for ``then`` of
+        `Store.run`, in the order of commits."""
+        self._apply_records(records)
+
+    def follow_approvals(
+        self, *, dropped: Iterable[PendingRequest], changes: Iterable[Change], approvals: Iterable[Approval]
+    ) -> None:
+        """The same for approvals in a job of another part (`pairing.setupcodes`), and what they did to requests."""
+        self._apply_expired(list(dropped))
+        for change in changes:
+            self._apply_change(change)
+        for approval in approvals:
+            self._apply_approval(approval)
 
     async def reload(self) -> None:
         """Read everything anew. Raises `DeviceBookUnreadable`; the book stays closed then."""
@@ -265,6 +388,7 @@ class DeviceBook:
             self._devices.setdefault(record.device_id, {})[record.role] = self._with_seen(record)
         self._pending = {(request.device_id, request.role): request for request in snapshot.pending}
         self._resolved = {resolution.request_id: resolution for resolution in snapshot.resolved}
+        self._removed = dict.fromkeys(snapshot.removed)
         self._fault = None
 
     def _apply_change(self, change: Change) -> None:
@@ -280,9 +404,19 @@ class DeviceBook:
 
     def _apply_approval(self, approval: Approval) -> None:
         self._apply_records(approval.records)
+        if approval.fresh:
+            self._removed.pop(approval.device.device_id, None)
         if approval.resolved is not None:
-            self._pending.pop((approval.resolved.device_id, approval.resolved.role), None)
-            self._remember(approval.resolved)
+            self._apply_resolution(approval.resolved)
+
+    def _apply_resolution(self, resolution: Resolution) -> None:
+        self._pending.pop((resolution.device_id, resolution.role), None)
+        self._remember(resolution)
+
+    def _apply_cut(self, change: TokenChange, *, spare: str | None) -> None:
+        self._apply_records(change.records)
+        if change.changed:
+            self.on_cut(change.device.device_id, change.device.role, spare)
 
     def _apply_records(self, records: tuple[PairedDevice, ...]) -> None:
         """``records`` are all of one device; what `touch` noted and nobody flushed yet is newer than the rows."""

@@ -21,6 +21,7 @@ from openclaw_gateway.protocol.scopes import grantable
 from openclaw_gateway.value import Value
 
 __all__ = [
+    "CHANGED",
     "Ask",
     "BookEvent",
     "PairedDevice",
@@ -154,7 +155,7 @@ class Resolution(Value):
     request_id: str
     device_id: str
     role: str
-    decision: str  # approved | rejected | superseded | expired
+    decision: str  # approved | rejected | superseded
     replaced_by: str | None
     added_scopes: tuple[str, ...]
     at_ms: int
@@ -166,6 +167,9 @@ class BookEvent(Value):
 
     name: str
     payload: dict[str, Any]
+
+
+CHANGED: Final = BookEvent("device.pair.changed", {})  # a paired device is not what it was: ask for the list again
 
 
 def ask_hash(public_key: str, role: str, scopes: Sequence[str], commands: Sequence[str]) -> str:
@@ -224,6 +228,7 @@ def paired_to_wire(records: Sequence[PairedDevice]) -> dict[str, Any]:
         "deviceId": newest.device_id,
         "publicKey": newest.public_key,
         "displayName": newest.label or newest.display_name,
+        "operatorLabel": newest.label,
         "platform": newest.platform,
         "deviceFamily": newest.device_family,
         "clientId": newest.client_id,
@@ -248,7 +253,7 @@ def _token_to_wire(record: PairedDevice) -> dict[str, Any]:
         "createdAtMs": record.approved_at_ms,
         "lastUsedAtMs": record.last_seen_at_ms,
     }
-    if record.token_issued_at_ms != record.approved_at_ms:
+    if record.token_issued_at_ms > record.approved_at_ms:
         token["rotatedAtMs"] = record.token_issued_at_ms
     if record.revoked_at_ms is not None:
         token["revokedAtMs"] = record.revoked_at_ms

@@ -27,6 +27,7 @@ __all__ = [
     "MAX_DEVICES",
     "MAX_PENDING",
     "MAX_PENDING_PER_SOURCE",
+    "MAX_REMOVED",
     "MAX_RESOLUTIONS",
     "Approval",
     "ApprovalRefused",
@@ -38,6 +39,7 @@ MAX_PENDING_PER_SOURCE: Final = 16
 MAX_PENDING: Final = 256
 MAX_RESOLUTIONS: Final = 256
 MAX_DEVICES: Final = 20_000
+MAX_REMOVED: Final = 20_000
 
 _PENDING: Final = (
     "request_id, device_id, public_key, role, scopes, caps, commands, client_id, client_mode, display_name, platform, "
@@ -70,14 +72,16 @@ _EVICT: Final = (
 
 @attrs.define(eq=False, repr=False)
 class ApprovalRefused(GatewayError):
-    """What was asked cannot be approved without a person: ``reason`` is revoked, scope-upgrade, key or limit."""
+    """What was asked cannot be approved: ``reason`` is revoked, removed or scope-upgrade (a person has to decide), key
+    or limit.
+    """
 
     device_id: str
     role: str
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.role} of device {self.device_id[:12]} cannot be approved silently: {self.reason}"
+        return f"{self.role} of device {self.device_id[:12]} cannot be approved: {self.reason}"
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -87,6 +91,7 @@ class Snapshot(Value):
     paired: list[PairedDevice]
     pending: list[PendingRequest]
     resolved: list[Resolution]
+    removed: list[str]
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -118,7 +123,8 @@ def load(db: sqlite3.Connection) -> Snapshot:
     paired = [record for records in devices.values() for record in _with_roles(records)]
     pending = [_pending(row) for row in db.execute(_SELECT_PENDING)]
     resolved = [_resolution(row) for row in db.execute(f"{_SELECT_RESOLVED} ORDER BY at_ms")]
-    return Snapshot(paired, pending, resolved)
+    removed = [row[0] for row in db.execute("SELECT device_id FROM removed_devices ORDER BY removed_at_ms")]
+    return Snapshot(paired, pending, resolved, removed)
 
 
 def records_of(db: sqlite3.Connection, device_id: str) -> tuple[PairedDevice, ...]:
@@ -130,7 +136,7 @@ def records_of(db: sqlite3.Connection, device_id: str) -> tuple[PairedDevice, ..
 def ask_to_pair(db: sqlite3.Connection, ask: Ask, now: int, ttl_ms: int, new_id: Callable[[], str]) -> Change:
     """Keep, refresh, widen or make the pending row of (device, role)."""
     gone = [(old, "expired") for old in expire(db, now)]
-    old = _waiting_for(db, ask)
+    old = waiting_for(db, ask)
     if old is not None and old.covers(ask):
         kept = attrs.evolve(old, last_seen_ms=now, expires_at_ms=now + ttl_ms)
         db.execute(
@@ -153,7 +159,7 @@ def ask_to_pair(db: sqlite3.Connection, ask: Ask, now: int, ttl_ms: int, new_id:
             at_ms=now,
         )
         gone.append((old, "superseded"))
-        _record(db, superseded)
+        record_resolution(db, superseded)
     else:
         gone.extend((evicted, "expired") for evicted in _make_room(db, limiter_key(ask.source_ip)))
     _insert_pending(db, request)
@@ -179,6 +185,8 @@ def approve_silently(
         if not set(ask.scopes) <= set(same.scopes):
             raise ApprovalRefused(ask.device_id, ask.role, "scope-upgrade")
         return Approval(same, before, "", fresh=False)
+    if is_removed(db, ask.device_id):
+        raise ApprovalRefused(ask.device_id, ask.role, "removed")
     if not before and db.execute("SELECT count(*) FROM devices").fetchone()[0] >= MAX_DEVICES:
         raise ApprovalRefused(ask.device_id, ask.role, "limit")
     _insert_approved(db, ask, via, now, tokens.seed(ask.device_id, ask.role, 1))
@@ -205,6 +213,23 @@ def reissue(
     return records_of(db, device_id)
 
 
+def is_removed(db: sqlite3.Connection, device_id: str) -> bool:
+    """True where a person removed the device and nobody approved it since."""
+    return db.execute("SELECT 1 FROM removed_devices WHERE device_id = ?", (device_id,)).fetchone() is not None
+
+
+def pending_request(db: sqlite3.Connection, request_id: str) -> PendingRequest | None:
+    """The row that waits under this id, also where its time is over."""
+    row = db.execute(f"{_SELECT_PENDING} WHERE request_id = ?", (request_id,)).fetchone()
+    return _pending(row) if row else None
+
+
+def resolution(db: sqlite3.Connection, request_id: str) -> Resolution | None:
+    """What became of an id that does not wait any more, while it is remembered."""
+    row = db.execute(f"{_SELECT_RESOLVED} WHERE request_id = ?", (request_id,)).fetchone()
+    return _resolution(row) if row else None
+
+
 def save_seen(db: sqlite3.Connection, seen: Iterable[tuple[str, str, int, str]]) -> None:
     """``(device_id, role, Unix milliseconds, address)``; a time never goes back."""
     db.executemany(
@@ -217,7 +242,7 @@ def save_seen(db: sqlite3.Connection, seen: Iterable[tuple[str, str, int, str]])
 # --- inside
 
 
-def _waiting_for(db: sqlite3.Connection, ask: Ask) -> PendingRequest | None:
+def waiting_for(db: sqlite3.Connection, ask: Ask) -> PendingRequest | None:
     row = db.execute(f"{_SELECT_PENDING} WHERE device_id = ? AND role = ?", (ask.device_id, ask.role)).fetchone()
     return _pending(row) if row else None
 
@@ -310,7 +335,7 @@ def _insert_approved(db: sqlite3.Connection, ask: Ask, via: str, now: int, seed:
 
 def _resolve_waiting(db: sqlite3.Connection, ask: Ask, now: int) -> tuple[str | None, Resolution | None]:
     """End the request that waited for the same (device, role), unless it asks for more than was granted."""
-    waiting = _waiting_for(db, ask)
+    waiting = waiting_for(db, ask)
     if waiting is None or not set(waiting.scopes) <= set(ask.scopes):
         return None, None
     db.execute("DELETE FROM pending_requests WHERE request_id = ?", (waiting.request_id,))
@@ -323,11 +348,11 @@ def _resolve_waiting(db: sqlite3.Connection, ask: Ask, now: int) -> tuple[str | 
         added_scopes=(),
         at_ms=now,
     )
-    _record(db, resolved)
+    record_resolution(db, resolved)
     return waiting.request_id, resolved
 
 
-def _record(db: sqlite3.Connection, resolution: Resolution) -> None:
+def record_resolution(db: sqlite3.Connection, resolution: Resolution) -> None:
     values = {**attrs.asdict(resolution), "added_scopes": json.dumps(resolution.added_scopes)}
     db.execute(_INSERT_RESOLVED, values)
     db.execute(

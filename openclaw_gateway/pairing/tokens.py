@@ -1,8 +1,10 @@
-"""Device tokens: one opaque secret per device and role, the same at each connect, never stored.
+"""Device tokens and refresh tokens: opaque secrets that are derived, handed out, compared, and never stored.
 
-Owns how a token is made and compared. The token is HMAC-SHA256 under a key of the gateway's own
+Owns how they are made and compared. A device token is HMAC-SHA256 under a key of the gateway's own
 (``credentials/device-token.key``) over device, role, generation and a random salt, in base64url: 43 characters, 256
-bits. The store keeps only the salt and the SHA-256 of the token. It must not know who is approved: a record says so.
+bits. The store keeps only the salt and the SHA-256 of the token. A refresh token is ``ocr_`` and base64url of
+family (12 random bytes), number of the use (4) and an HMAC over both (32): a spent one is recognised however old it is
+without keeping any. It must not know who is approved, nor how long anything lives: records and `policy.tokenlife` say.
 
 Invariants: only `hmac.compare_digest` on digests of equal length decides (V15); a record that is not live verifies
 nothing (V26); a new generation never yields a token that was ever valid before, because its salt is drawn afresh.
@@ -26,12 +28,18 @@ from openclaw_gateway.ops.statedir import ensure_private_dir, read_private_file,
 from openclaw_gateway.pairing.records import PairedDevice
 from openclaw_gateway.value import Value
 
-__all__ = ["CredentialDamaged", "DeviceTokens", "TokenSeed", "load_device_tokens"]
+__all__ = ["REFRESH_PREFIX", "CredentialDamaged", "DeviceTokens", "RefreshClaim", "TokenSeed", "load_device_tokens"]
 
 KEY_FILE: Final = "device-token.key"
 _KEY_BYTES: Final = 32
 _SALT_BYTES: Final = 16
 _MAX_PRESENTED: Final = 1024
+
+REFRESH_PREFIX: Final = "ocr_"
+_FAMILY_BYTES: Final = 12
+_USE_BYTES: Final = 4
+_MAC_BYTES: Final = 32
+_REFRESH_CHARS: Final = 64  # base64url of 48 bytes, no padding
 
 
 @attrs.define(eq=False, repr=False)
@@ -55,8 +63,17 @@ class TokenSeed(Value):
     digest: bytes = attrs.field(repr=False)
 
 
+@attrs.frozen
+class RefreshClaim:
+    """What a refresh token says; ``genuine``: this gateway said it."""
+
+    family: bytes
+    use: int
+    genuine: bool
+
+
 class DeviceTokens:
-    """Makes and checks device tokens under one key."""
+    """Makes and checks device tokens and refresh tokens under one key."""
 
     def __init__(self, key: bytes, *, draw: Callable[[int], bytes] = secrets.token_bytes) -> None:
         if len(key) != _KEY_BYTES:
@@ -81,6 +98,32 @@ class DeviceTokens:
         """True where ``presented`` is the live token of this device and role. In constant time."""
         digest = _digest(presented[:_MAX_PRESENTED])
         return hmac.compare_digest(digest, device.token_digest) and device.live
+
+    def new_family(self) -> bytes:
+        """The random name of a family of refresh tokens."""
+        return self._draw(_FAMILY_BYTES)
+
+    def refresh_token(self, family: bytes, use: int) -> str:
+        """The refresh token of a family that has been used ``use`` times (68 characters)."""
+        head = family + use.to_bytes(_USE_BYTES, "big")
+        return REFRESH_PREFIX + base64.urlsafe_b64encode(head + self._refresh_mac(head)).decode("ascii")
+
+    def read_refresh_token(self, presented: str) -> RefreshClaim | None:
+        """What a presented refresh token claims; None where it cannot be one. Only a ``genuine`` claim is to be
+        believed."""
+        text = presented.removeprefix(REFRESH_PREFIX)
+        if len(text) != _REFRESH_CHARS or len(text) == len(presented):
+            return None
+        try:
+            raw = base64.b64decode(text.encode("ascii"), b"-_", validate=True)
+        except ValueError:
+            return None
+        head, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
+        genuine = hmac.compare_digest(mac, self._refresh_mac(head))
+        return RefreshClaim(head[:_FAMILY_BYTES], int.from_bytes(head[_FAMILY_BYTES:], "big"), genuine)
+
+    def _refresh_mac(self, head: bytes) -> bytes:
+        return hmac.new(self._key, b"refresh-token|" + head, hashlib.sha256).digest()
 
     def _derive(self, device_id: str, role: str, generation: int, salt: bytes) -> str:
         text = f"device-token|{device_id}|{role}|{generation}|".encode() + salt

@@ -12,6 +12,10 @@ credential appears in a verdict.
 
 Without a device: whoever holds the secret on this very host has what it asks for, whatever program it says it is.
 Anywhere else a device identity is required, even with the right secret.
+
+An API key is a principal of its own: it gives at most its own scopes, to operators only, pairs no device by itself and
+hands out no device token, so that nothing outlives its revocation (V26). Without a device it works on this host, and
+for HTTP from anywhere over an encrypted connection.
 """
 
 from __future__ import annotations
@@ -22,24 +26,27 @@ from typing import Any, Final, Literal, Protocol
 
 import attrs
 
-from openclaw_gateway.policy.addresses import NO_NETWORKS, NetworkSet
+from openclaw_gateway.policy.autoapprove import Applicant, AutoApproveRules, baseline, judge
 from openclaw_gateway.policy.locality import Peer
 from openclaw_gateway.policy.lockout import CredentialClass
 from openclaw_gateway.policy.origin import OriginVerdict
 from openclaw_gateway.policy.secrets import SecretOutcome
+from openclaw_gateway.policy.setup import SetupStanding, handed_scopes, judge_redemption
+from openclaw_gateway.policy.tokenlife import ApiKeyOutcome
 from openclaw_gateway.policy.verdicts import (
     Admitted,
     AuthMethod,
     PairingNeeded,
     PairingReason,
     Refused,
+    SetupRedemption,
     pairing_refusal,
     reader_hint,
     refuse,
 )
 from openclaw_gateway.protocol.connect import CONTROL_UI_ID, ConnectAuth, ConnectParams, bearer_params
 from openclaw_gateway.protocol.device import DeviceVerdict
-from openclaw_gateway.protocol.scopes import KNOWN_OPERATOR_SCOPES, READ, ROLES, WRITE, grantable, satisfies
+from openclaw_gateway.protocol.scopes import KNOWN_OPERATOR_SCOPES, ROLES, grantable, satisfies
 from openclaw_gateway.value import Value
 
 __all__ = [
@@ -47,6 +54,7 @@ __all__ = [
     "AdmissionQuestion",
     "AdmissionRules",
     "Admitted",
+    "ApiKeyOutcome",
     "AutoApproveRules",
     "DeviceTokenOutcome",
     "PairedDevice",
@@ -66,8 +74,10 @@ SecretSource = Literal["token", "password", "query", "bearer"]
 
 PROTOCOL: Final = 4
 LEGACY_PROTOCOL: Final = 3
-_BASELINE: Final = (READ, WRITE)  # what PAIR-7's shared secret may pair from anywhere
 _WRONG: Final = frozenset({SecretOutcome.MISMATCH, SecretOutcome.MALFORMED, SecretOutcome.LOOKS_LIKE_SETUP_CODE})
+_BAD_KEYS: Final = frozenset(
+    {ApiKeyOutcome.WRONG, ApiKeyOutcome.MALFORMED, ApiKeyOutcome.REVOKED, ApiKeyOutcome.EXPIRED}
+)
 
 
 class PairedDevice(Protocol):
@@ -101,16 +111,6 @@ class DeviceTokenOutcome(enum.Enum):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class AutoApproveRules(Value):
-    """``gateway.pairing.autoApprove``."""
-
-    loopback: bool = True
-    own_tailnet: bool = True
-    lan: NetworkSet = NO_NETWORKS
-    shared_secret: Literal["off", "baseline"] = "off"  # noqa: S105 - a setting, not a secret
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
 class AdmissionRules(Value):
     """What the configuration says about who may come in."""
 
@@ -134,9 +134,14 @@ class AdmissionQuestion(Value):
     locked_for: float = 0.0  # seconds left, with secret == LOCKED
     device: DeviceVerdict | None = None  # verdict on params.device; None where there was none
     device_token: DeviceTokenOutcome = DeviceTokenOutcome.NONE
+    api_key: ApiKeyOutcome = ApiKeyOutcome.NONE  # of the same text as `secret`, which is then not compared with it
+    api_key_scopes: Collection[str] = ()  # with api_key == MATCH
     pairing: PairedDevice | Unreadable | None = None  # what is approved for (device, role)
     approved_roles: Collection[str] = ()  # roles this device is approved for
     revoked: bool = False  # this (device, role) was approved once and revoked: only a new approval restores it (V26)
+    removed: bool = False  # this device was removed by a person; otherwise as revoked
+    known: bool = False  # something was decided about this device before, in whatever role
+    setup: SetupStanding | None = None  # the living setup code that auth.bootstrapToken is
     transport: Literal["websocket", "http"] = "websocket"
 
 
@@ -203,7 +208,14 @@ def admit(question: AdmissionQuestion) -> Admitted | PairingNeeded | Refused:
 
 
 def admit_http(
-    *, peer: Peer, rules: AdmissionRules, origin: OriginVerdict, secret: SecretOutcome, locked_for: float = 0.0
+    *,
+    peer: Peer,
+    rules: AdmissionRules,
+    origin: OriginVerdict,
+    secret: SecretOutcome,
+    locked_for: float = 0.0,
+    api_key: ApiKeyOutcome = ApiKeyOutcome.NONE,
+    api_key_scopes: Collection[str] = (),
 ) -> Admitted | Refused:
     """``POST /rpc`` with ``Authorization: Bearer``: the same decision for a caller without a device."""
     verdict = admit(
@@ -215,6 +227,8 @@ def admit_http(
             secret=secret,
             secret_via="bearer",  # noqa: S106 - where it was found
             locked_for=locked_for,
+            api_key=api_key,
+            api_key_scopes=api_key_scopes,
             transport="http",
         )
     )
@@ -261,15 +275,18 @@ def _origin_refused(q: AdmissionQuestion, trail: tuple[str, ...]) -> Refused:
 
 
 def _admit_without_device(q: AdmissionQuestion, protocol: int, trail: tuple[str, ...]) -> Admitted | Refused:
+    if q.api_key is ApiKeyOutcome.MATCH:
+        return _admit_api_key(q, protocol, trail)
     open_door = q.rules.auth_type == "none"
     if not open_door and q.secret is not SecretOutcome.MATCH:
-        if q.secret is SecretOutcome.MISSING and q.transport == "websocket" and not _other_credential(q.params.auth):
-            return refuse("device-identity-required", trail)
+        nothing = q.secret is SecretOutcome.MISSING and q.api_key is ApiKeyOutcome.NONE
+        if nothing and q.transport == "websocket" and not _other_credential(q.params.auth):
+            return refuse("device-identity-required", trail, details=_way_in(q))
         return _unauthenticated(q, trail)
     if q.params.role == "node":
-        return refuse("device-identity-required", (*trail, "a node is always a device"))
+        return refuse("device-identity-required", (*trail, "a node is always a device"), details=_way_in(q))
     if not q.peer.direct_loopback:
-        return refuse("device-identity-required", (*trail, "not on this host"))
+        return refuse("device-identity-required", (*trail, "not on this host"), details=_way_in(q))
     scopes = grantable(q.params.scopes)
     if q.params.client.mode == "probe":
         scopes = ()  # spec wire.md section 2: a probe without a device sees that we are here, and no more
@@ -284,12 +301,63 @@ def _admit_without_device(q: AdmissionQuestion, protocol: int, trail: tuple[str,
     )
 
 
+def _way_in(q: AdmissionQuestion) -> dict[str, str]:
+    """The hint for a caller without a device that he can follow from where he is; {}: the row's own."""
+    if q.params.role == "node":
+        return {"remediationHint": "openclaw devices join-code (on the gateway's host): a node is a paired device"}
+    if q.transport == "http":
+        if q.peer.direct_loopback:
+            return {"remediationHint": "openclaw gateway auth-token --show, then send it as Authorization: Bearer"}
+        made = "openclaw tokens create <name> (on the gateway's host)"
+        return {"remediationHint": f"{made}, then present that key over https"}
+    if q.peer.direct_loopback:
+        return {"remediationHint": "openclaw gateway auth-token --show, then connect with that token"}
+    return {}
+
+
+def _admit_api_key(q: AdmissionQuestion, protocol: int, trail: tuple[str, ...]) -> Admitted | Refused:
+    if q.params.role != "operator":
+        return refuse("auth-api-key-role", trail, details=_advice("api_key_role", "review_auth_configuration"))
+    if not q.peer.direct_loopback:
+        if q.transport != "http":
+            return refuse("device-identity-required", (*trail, "not on this host"))
+        if not q.peer.encrypted:
+            details = _advice("api_key_needs_encryption", "review_auth_configuration")
+            return refuse("auth-api-key-needs-encryption", trail, details=details)
+    scopes = _within_key(q, grantable(q.params.scopes))
+    if q.params.client.mode == "probe":
+        scopes = ()
+    return Admitted(
+        role=q.params.role,
+        scopes=scopes,
+        method="api-key",
+        protocol=protocol,
+        device_id=None,
+        pair_silently=False,
+        trail=(*trail, "admitted: API key"),
+    )
+
+
+def _within_key(q: AdmissionQuestion, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """What of ``asked`` an API key may have; everything where the credential is another one."""
+    if q.api_key is not ApiKeyOutcome.MATCH:
+        return asked
+    held = frozenset(q.api_key_scopes)
+    return tuple(scope for scope in asked if satisfies(held, scope))
+
+
 def _admit_device(
     q: AdmissionQuestion, device_id: str, protocol: int, trail: tuple[str, ...]
 ) -> Admitted | PairingNeeded | Refused:
     method: AuthMethod
     paired = _approved(q, device_id)
-    if q.rules.auth_type == "none" or q.secret is SecretOutcome.MATCH:
+    if q.setup is not None and _rests_on_setup_code(q):
+        return _redeem(q, q.setup, device_id, protocol, trail, paired)
+    if q.api_key is ApiKeyOutcome.MATCH:
+        if q.params.role != "operator":
+            return refuse("auth-api-key-role", trail, details=_advice("api_key_role", "review_auth_configuration"))
+        method = "api-key"
+    elif q.rules.auth_type == "none" or q.secret is SecretOutcome.MATCH:
         method = _method(q.rules)
     elif q.device_token is DeviceTokenOutcome.MATCH and paired is not None:
         method = "device-token"
@@ -298,7 +366,7 @@ def _admit_device(
     if q.pairing is UNREADABLE:
         return refuse("pairing-unreadable", trail)
 
-    asked = grantable(q.params.scopes) if q.params.role == "operator" else ()
+    asked = _within_key(q, grantable(q.params.scopes)) if q.params.role == "operator" else ()
     approved = frozenset(paired.scopes) if paired is not None else frozenset[str]()
 
     def let_in(scopes: tuple[str, ...], why: str, *, pair: bool = False, upgrade: tuple[str, ...] = ()) -> Admitted:
@@ -314,11 +382,12 @@ def _admit_device(
         )
 
     if paired is None:
-        granted, why = _silent_grant(q, asked)
-        if granted is not None:
-            return let_in(granted, why, pair=True, upgrade=_beyond(granted, asked))
+        row, granted = judge(_applicant(q, asked))
+        if granted is not None and method != "api-key":  # a pairing would outlive the key (V26)
+            return let_in(granted, f"paired by itself: {row.why}", pair=True, upgrade=_beyond(granted, asked))
         reason: PairingReason = "role-upgrade" if q.approved_roles or q.revoked else "not-paired"
-        return _pairing_needed(q, device_id, reason, asked, trail)
+        why = "an API key pairs no device" if method == "api-key" else row.why
+        return _pairing_needed(q, device_id, reason, asked, (*trail, f"a person is asked: {why}"))
     beyond = _beyond(approved, asked)
     if not beyond:
         return let_in(asked, "paired")
@@ -330,11 +399,57 @@ def _admit_device(
             "approvedScopes": sorted(approved & KNOWN_OPERATOR_SCOPES),
         }
         return refuse("auth-scope-mismatch", trail, details=details)
-    if _baseline_applies(q) and set(_baseline(asked)) <= approved:
+    if method != "api-key" and _baseline_applies(q) and set(baseline(asked)) <= approved:
         # Let in once at the baseline, such a device asks for as much again; it must not be turned away for that.
-        return let_in(_baseline(asked), "paired, at the baseline", upgrade=beyond)
+        return let_in(baseline(asked), "paired, at the baseline", upgrade=beyond)
     # Not even on this host, not even with the secret: what was approved is what there is (V11).
     return _pairing_needed(q, device_id, "scope-upgrade", asked, trail, tuple(sorted(approved)))
+
+
+def _rests_on_setup_code(q: AdmissionQuestion) -> bool:
+    """A setup code counts where nothing else was presented: a wrong secret is not outweighed by it (V59)."""
+    nothing_else = q.secret is SecretOutcome.MISSING and q.api_key is ApiKeyOutcome.NONE
+    return nothing_else and q.device_token is DeviceTokenOutcome.NONE
+
+
+def _redeem(
+    q: AdmissionQuestion,
+    setup: SetupStanding,
+    device_id: str,
+    protocol: int,
+    trail: tuple[str, ...],
+    paired: PairedDevice | None,
+) -> Admitted | PairingNeeded | Refused:
+    """Whoever made the code has approved what its profile grants; no more than that, and only for one device (V24)."""
+    role, client_id = q.params.role, q.params.client.id
+    trail = (*trail, f"setup code: {setup.access}")
+    judgement = judge_redemption(
+        setup, device_id=device_id, role=role, scopes=q.params.scopes, client_id=client_id
+    )
+    if judgement == "taken":
+        return _unauthenticated(q, (*trail, "it belongs to another device"))
+    if judgement == "too-wide":
+        details = _advice("bootstrap_scope_mismatch", "review_auth_configuration")
+        return refuse("auth-setup-code-too-narrow", trail, details=details)
+    if q.pairing is UNREADABLE:
+        return refuse("pairing-unreadable", trail)
+    asked = grantable(q.params.scopes) if role == "operator" else ()
+    approved = paired is not None and not _beyond(paired.scopes, asked)
+    if judgement == "ask" and not approved:
+        reason: PairingReason = "role-upgrade" if q.approved_roles or q.revoked else "not-paired"
+        needed = _pairing_needed(q, device_id, reason, asked, (*trail, "a person is asked: no phone app"))
+        return attrs.evolve(needed, keep_trying=True, setup_id=setup.setup_id)
+    handed = handed_scopes(setup, role=role, client_id=client_id)
+    return Admitted(
+        role=role,
+        scopes=asked,
+        method="bootstrap-token",
+        protocol=protocol,
+        device_id=device_id,
+        pair_silently=False,
+        trail=(*trail, "admitted: with a setup code"),
+        setup=SetupRedemption(setup_id=setup.setup_id, handed=handed),
+    )
 
 
 # --- what the steps ask ---
@@ -353,6 +468,8 @@ def _evidence(q: AdmissionQuestion) -> tuple[str, ...]:
     if q.params.device is not None and q.device is not None:
         device = f"verified {q.device.payload_version}" if q.device.ok else str(q.device.fault)
     secret = f"secret: {q.secret.value}" + (f" (from {q.secret_via})" if q.secret_via is not None else "")
+    if q.api_key is not ApiKeyOutcome.NONE:
+        secret += f", API key: {q.api_key.value}"
     standing = "unreadable" if q.pairing is UNREADABLE else "none" if q.pairing is None else "on record"
     return (f"device: {device}", secret, f"device token: {q.device_token.value}", f"pairing: {standing}")
 
@@ -375,32 +492,25 @@ def _beyond(held: Collection[str], asked: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(scope for scope in asked if not satisfies(granted, scope))
 
 
-def _baseline(asked: tuple[str, ...]) -> tuple[str, ...]:
-    """The part of the baseline that lies within what was asked; asking for admin asks for read and write too."""
-    return tuple(scope for scope in _BASELINE if satisfies(frozenset(asked), scope))
-
-
 def _baseline_applies(q: AdmissionQuestion) -> bool:
     opted_in = q.rules.auto_approve.shared_secret == "baseline"  # noqa: S105 - a setting's value
     return opted_in and q.secret is SecretOutcome.MATCH and q.params.role == "operator" and q.rules.auth_type != "none"
 
 
-def _silent_grant(q: AdmissionQuestion, asked: tuple[str, ...]) -> tuple[tuple[str, ...] | None, str]:
-    """The scopes a device that is not paired yet gets without anybody asked, and why; None: somebody is asked."""
-    rules, peer = q.rules.auto_approve, q.peer
-    if q.revoked:
-        return None, ""
-    if rules.loopback and peer.direct_loopback:
-        return asked, "paired by itself: on this host"
-    direct = not peer.forwarded
-    if rules.own_tailnet and direct and peer.address in q.rules.own_tailnet_addresses:
-        return asked, "paired by itself: this host's own tailnet address"
-    fresh_node = q.params.role == "node" and not q.params.scopes and not q.approved_roles
-    if fresh_node and direct and peer.address in rules.lan:
-        return (), "paired by itself: a fresh node from gateway.pairing.autoApprove.lan"
-    if _baseline_applies(q) and (not asked or _baseline(asked)):
-        return _baseline(asked), "paired by itself: gateway.pairing.autoApprove.sharedSecret"
-    return None, ""
+def _applicant(q: AdmissionQuestion, asked: tuple[str, ...]) -> Applicant:
+    return Applicant(
+        rules=q.rules.auto_approve,
+        own_tailnet_addresses=q.rules.own_tailnet_addresses,
+        role=q.params.role,
+        asked=asked,
+        scopeless=not q.params.scopes,
+        address=q.peer.address,
+        loopback=q.peer.direct_loopback,
+        forwarded=q.peer.forwarded,
+        secret=q.secret is SecretOutcome.MATCH and q.rules.auth_type != "none",
+        fresh=not (q.known or q.approved_roles or q.revoked or q.removed),
+        decided_against=q.revoked or q.removed,
+    )
 
 
 def _pairing_needed(
@@ -439,6 +549,10 @@ def _failure_class(q: AdmissionQuestion) -> CredentialClass | None:
         return CredentialClass.SHARED_SECRET
     if q.secret is SecretOutcome.MATCH or q.secret is SecretOutcome.LOCKED:
         return None
+    if q.api_key in _BAD_KEYS:
+        return CredentialClass.API_KEY
+    if q.api_key is not ApiKeyOutcome.NONE:
+        return None
     if q.params.auth.device_token and q.device_token is not DeviceTokenOutcome.MATCH:
         return CredentialClass.DEVICE_TOKEN
     return CredentialClass.SETUP_CODE if q.params.auth.bootstrap_token else None
@@ -453,15 +567,29 @@ def _unauthenticated(q: AdmissionQuestion, trail: tuple[str, ...]) -> Refused:
         return refuse("auth-rate-limited", trail, details=details, retry_after=q.locked_for)
     if proven and q.pairing is UNREADABLE and device_token_candidates(auth):
         return refuse("pairing-unreadable", (*trail, "the device token cannot be checked"), counts=counts)
-    if q.secret is SecretOutcome.MISSING and auth.device_token:
-        gone = q.device_token in (DeviceTokenOutcome.REVOKED, DeviceTokenOutcome.EXPIRED)
-        key = "auth-device-token-revoked" if gone else "auth-device-token-mismatch"
-        reason = f"device_token_{q.device_token.value}" if gone else "device_token_mismatch"
-        return refuse(key, trail, details=_advice(reason, "update_auth_credentials"), counts=counts)
+    if proven and q.pairing is UNREADABLE and auth.bootstrap_token and _rests_on_setup_code(q):
+        return refuse("pairing-unreadable", (*trail, "the setup code cannot be checked"))
+    if q.api_key is not ApiKeyOutcome.NONE and q.secret is not SecretOutcome.MATCH:
+        return _api_key_refused(q, trail, counts)
+    if q.secret is SecretOutcome.MISSING and (auth.device_token or q.device_token is DeviceTokenOutcome.EXPIRED):
+        gone = q.device_token in {DeviceTokenOutcome.REVOKED, DeviceTokenOutcome.EXPIRED}
+        word = q.device_token if gone else DeviceTokenOutcome.MISMATCH
+        # An expired token was this device's own a moment ago, its key is proven: nobody guesses here.
+        counts = None if word is DeviceTokenOutcome.EXPIRED else counts
+        details = _advice(f"device_token_{word.value}", "update_auth_credentials")
+        return refuse(f"auth-device-token-{word.value}", trail, details=details, counts=counts)
     if q.secret is SecretOutcome.MISSING and auth.bootstrap_token:
         details = _advice("bootstrap_token_invalid", "review_auth_configuration")
         return refuse("auth-setup-code-invalid", trail, details=details, counts=counts)
     return _secret_refused(q, trail, counts=counts, proven=proven)
+
+
+def _api_key_refused(q: AdmissionQuestion, trail: tuple[str, ...], counts: CredentialClass | None) -> Refused:
+    if q.api_key is ApiKeyOutcome.UNREADABLE:
+        return refuse("pairing-unreadable", (*trail, "the API keys cannot be read"), counts=counts)
+    word = q.api_key if q.api_key in _BAD_KEYS else ApiKeyOutcome.WRONG
+    details = _advice(f"api_key_{word.value}", "update_auth_credentials")
+    return refuse(f"auth-api-key-{word.value}", trail, details=details, counts=counts)
 
 
 def _advice(reason: str, step: str, *, retry_with_device_token: bool = False) -> dict[str, Any]:
@@ -482,6 +610,8 @@ def _secret_refused(
             return refuse("auth-password-expired", trail, details=details)
         case SecretOutcome.MISSING:
             details = _advice(f"{kind}_missing", "update_auth_configuration")
+            if q.transport == "http" and kind == "token":
+                details |= _way_in(q)
             return refuse(f"auth-{kind}-missing", trail, details=details, hint=hint)
         case SecretOutcome.MALFORMED if kind == "token":
             details = _advice("token_malformed", "update_auth_credentials")

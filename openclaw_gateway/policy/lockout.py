@@ -27,6 +27,7 @@ class CredentialClass(enum.Enum):
     SHARED_SECRET = "shared-secret"  # noqa: S105 - a name
     DEVICE_TOKEN = "device-token"  # noqa: S105 - a name
     SETUP_CODE = "setup-code"
+    API_KEY = "api-key"
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -74,8 +75,9 @@ def failure_key(
     ``proven_device`` is the id of a *paired* device whose signature was verified on this connection, else None: a key
     that anybody can make for himself must not open a fresh account of tries.
     """
-    # Only a shared secret can be guessed by anybody; the other two are 256-bit texts bound to one key.
-    guessable = credential is CredentialClass.SHARED_SECRET
+    # A shared secret can be guessed by anybody, and an API key tried by anybody; the other two are 256-bit texts bound
+    # to one key. Who is locked out of trying API keys may still use a good one (server.gatekeeper).
+    guessable = credential is CredentialClass.SHARED_SECRET or credential is CredentialClass.API_KEY
     if proven_device is not None:
         return FailureKey(f"device:{proven_device}", role, credential, lockable=guessable)
     if peer.direct_loopback and browser:

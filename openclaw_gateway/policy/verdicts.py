@@ -24,17 +24,21 @@ __all__ = [
     "PairingNeeded",
     "PairingReason",
     "Refused",
+    "SetupRedemption",
     "pairing_refusal",
     "reader_hint",
     "refuse",
+    "setup_code_refusal",
 ]
 
-AuthMethod = Literal["token", "password", "device-token", "none"]
+AuthMethod = Literal["token", "password", "device-token", "api-key", "bootstrap-token", "none"]
 PairingReason = Literal["not-paired", "scope-upgrade", "role-upgrade"]
 
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _STATUS: Final = {
+    "auth-api-key-needs-encryption": _FORBIDDEN,
+    "auth-api-key-role": _FORBIDDEN,
     "auth-rate-limited": 429,
     "device-identity-required": _FORBIDDEN,
     "gateway-starting": 503,
@@ -55,6 +59,14 @@ _HINTS: Final[Mapping[tuple[str, str], str]] = {
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
+class SetupRedemption(Value):
+    """A setup code to spend. ``handed``: the scopes of the operator's token that a phone takes along; (): none."""
+
+    setup_id: str
+    handed: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Admitted(Value):
     """Let in. With ``pair_silently`` the shell first records the pairing (device, role, ``scopes``), durable before
     hello.
@@ -71,6 +83,7 @@ class Admitted(Value):
     pair_silently: bool
     trail: tuple[str, ...]
     upgrade_scopes: tuple[str, ...] = ()
+    setup: SetupRedemption | None = None  # the shell first spends this setup code, durable before hello
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -85,6 +98,7 @@ class PairingNeeded(Value):
     approved_scopes: tuple[str, ...]
     keep_trying: bool  # the client may keep asking until it is approved
     trail: tuple[str, ...]
+    setup_id: str | None = None  # the shell first binds this setup code to the device
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -132,6 +146,18 @@ def refuse(
         counts=counts,
         trail=(*trail, f"refused: {key}"),
     )
+
+
+def setup_code_refusal(trail: tuple[str, ...]) -> Refused:
+    """For whoever presented a living setup code and was not the first to redeem it. Reads like a code that never was,
+    and counts like one."""
+    details = {
+        "authReason": "bootstrap_token_invalid",
+        "canRetryWithDeviceToken": False,
+        "recommendedNextStep": "review_auth_configuration",
+    }
+    trail = (*trail, "somebody else was first")
+    return refuse("auth-setup-code-invalid", trail, details=details, counts=CredentialClass.SETUP_CODE)
 
 
 def pairing_refusal(needed: PairingNeeded, request_id: str) -> Refused:

@@ -18,7 +18,7 @@ import attrs
 from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.value import Value
 
-__all__ = ["ERRORS", "ErrorRow", "WireError", "wire_error"]
+__all__ = ["ERRORS", "ErrorRow", "WireError", "hinted", "wire_error"]
 
 # The `code` of an error reply (OpenClaw's wire knows no others that its clients act on).
 INVALID_REQUEST: Final = "INVALID_REQUEST"
@@ -174,8 +174,8 @@ ERRORS: dict[str, ErrorRow] = {
     "node-failed": ErrorRow(
         UNAVAILABLE,
         "{node_code}: {node_message}",
-        "The command was sent and the node did not carry it out, did not answer in time, or was lost; details.nodeError "
-        "says which.",
+        "The command was sent and the node did not carry it out, did not answer in time, or was lost; "
+        "details.nodeError says which.",
         "openclaw logs --follow (here), and the node's own log",
     ),
     "node-busy": ErrorRow(
@@ -234,6 +234,42 @@ ERRORS: dict[str, ErrorRow] = {
         detail="NO_HANDLER",
         retryable=False,
     ),
+    "sender-code-unknown": ErrorRow(
+        INVALID_REQUEST,
+        "no pairing request on {channel} waits under that code",
+        "The code is wrong, was used, or its time is over. Ten wrong ones end what waits on the account.",
+        "openclaw pairing list",
+        detail="PAIRING_CODE_UNKNOWN",
+    ),
+    "sender-codes-expired": ErrorRow(
+        INVALID_REQUEST,
+        "no pairing request on {channel} waits under that code; {count} that waited ended: too many wrong codes",
+        "Ten wrong codes end every request that waits on the account; the senders get new codes when they write again.",
+        "let the sender write again, then: openclaw pairing list",
+        detail="PAIRING_CODES_EXPIRED",
+    ),
+    "sender-request-unknown": ErrorRow(
+        INVALID_REQUEST,
+        "unknown requestId: no sender on {channel} waits under it",
+        "The request was decided, expired, or belongs to another channel or account.",
+        "openclaw pairing list",
+        detail="UNKNOWN_REQUEST_ID",
+    ),
+    "sender-id-invalid": ErrorRow(
+        INVALID_REQUEST,
+        "{sender} is not an id of {channel}",
+        "Only ids that never change hands are taken: a name is none.",
+        "openclaw pairing list",
+        detail="SENDER_ID_INVALID",
+    ),
+    "sender-limit": ErrorRow(
+        UNAVAILABLE,
+        "{limit} senders are remembered already",
+        "There is no room for another sender; nothing was changed.",
+        "openclaw pairing policy <channel> <sender> clear",
+        detail="SENDER_LIMIT",
+        retryable=False,
+    ),
     "internal": ErrorRow(
         UNAVAILABLE,
         "internal error (logged as {incident})",
@@ -257,6 +293,181 @@ ERRORS: dict[str, ErrorRow] = {
         detail="STORE_UNAVAILABLE",
         retryable=True,
         retry_after_ms=1000,
+    ),
+    "unknown-request": ErrorRow(
+        INVALID_REQUEST,
+        "unknown requestId{became}",
+        "No request of that id waits: it was answered, took another id, or its five minutes are over.",
+        "openclaw devices list (a device that still wants in asks again when it tries to connect)",
+        detail="UNKNOWN_REQUEST",
+    ),
+    "ask-changed": ErrorRow(
+        INVALID_REQUEST,
+        "device pairing approval denied: the request does not ask for what was listed",
+        "The askHash that was sent is not the one of what waits under this id.",
+        "openclaw devices list, then approve what is listed now",
+        detail="ASK_CHANGED",
+    ),
+    "approval-denied": ErrorRow(
+        FORBIDDEN,
+        "device pairing approval denied: approving this needs {scopes}",
+        "Nobody approves more than he holds; the role node always needs operator.admin.",
+        "openclaw devices approve <requestId> (on the gateway's host, with its token)",
+        detail="APPROVAL_DENIED",
+    ),
+    "approval-impossible": ErrorRow(
+        INVALID_REQUEST,
+        "device pairing approval denied: {reason}",
+        "As many devices are paired as the gateway keeps, or another key is known under this device's id.",
+        "openclaw devices remove <deviceId>",
+        detail="APPROVAL_IMPOSSIBLE",
+    ),
+    "unknown-device": ErrorRow(
+        INVALID_REQUEST,
+        "unknown deviceId",
+        "No such device is paired; a connection that holds only a device's own token knows no other device.",
+        "openclaw devices list",
+        detail="UNKNOWN_DEVICE",
+    ),
+    "token-change-denied": ErrorRow(
+        FORBIDDEN,
+        "device token {action} denied: {reason}",
+        "The token has no live approval in that role, or more was asked than the device or the caller holds.",
+        "openclaw devices list (shows roles and scopes); more than was approved needs a new approval",
+        detail="TOKEN_CHANGE_DENIED",
+    ),
+    "setup-code-unreachable": ErrorRow(
+        INVALID_REQUEST,
+        "{reason}",
+        "A setup code was asked for, but it would name no address that another device can use.",
+        "openclaw config set gateway.publicUrl wss://<host>, or openclaw config set gateway.bind lan",
+        detail="SETUP_CODE_UNREACHABLE",
+    ),
+    "setup-codes-full": ErrorRow(
+        UNAVAILABLE,
+        "{limit} setup codes are waiting to be used already",
+        "As many setup codes live as may; each ends by itself within ten minutes.",
+        "use one of those that were made, or wait for the time given",
+        detail="SETUP_CODES_FULL",
+        retryable=True,
+    ),
+    # --- tokens ---
+    "refresh-disabled": ErrorRow(
+        INVALID_REQUEST,
+        "this gateway hands out no refresh tokens",
+        "gateway.auth.expiresIn is not set (tokens live until they are revoked), or gateway.auth.refresh.enabled is "
+        "off.",
+        "openclaw config set gateway.auth.expiresIn 24h",
+        detail="REFRESH_DISABLED",
+        retryable=False,
+    ),
+    "refresh-not-a-device": ErrorRow(
+        INVALID_REQUEST,
+        "auth.refresh is for the connection of a paired device",
+        "The caller has no device identity on this connection, so no refresh token can be its own.",
+        "POST /auth/refresh with the refresh token",
+        detail="REFRESH_NOT_A_DEVICE",
+        retryable=False,
+    ),
+    "refresh-token-malformed": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: this is no refresh token (one is ocr_ and 64 characters)",
+        "What was sent cannot be a refresh token of this gateway.",
+        "send hello-ok.auth.refreshToken as it came",
+        detail="REFRESH_TOKEN_INVALID",
+        retryable=False,
+    ),
+    "refresh-token-is-setup-code": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: this is a setup code, not a refresh token",
+        "A setup code was given where the refresh token belongs.",
+        "send hello-ok.auth.refreshToken as it came; a setup code is redeemed by the app or node that reads it",
+        detail="REFRESH_TOKEN_INVALID",
+        retryable=False,
+    ),
+    "refresh-token-wrong": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: refresh token mismatch",
+        "The refresh token is none of this gateway's, or another device's.",
+        "connect once with the gateway's token: the answer carries a usable device token and refresh token",
+        detail="REFRESH_TOKEN_INVALID",
+        retryable=False,
+    ),
+    "refresh-token-revoked": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: refresh token revoked",
+        "The device's token was rotated, revoked or replaced since, and its refresh tokens ended with it.",
+        "connect once with the gateway's token; if the device was revoked: openclaw devices approve <requestId>",
+        detail="REFRESH_TOKEN_REVOKED",
+        retryable=False,
+    ),
+    "refresh-token-expired": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: refresh token expired",
+        "The refresh token was not used for seven times gateway.auth.expiresIn.",
+        "connect once with the gateway's token: the answer carries a usable device token and refresh token",
+        detail="REFRESH_TOKEN_EXPIRED",
+        retryable=False,
+    ),
+    "refresh-token-reused": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: refresh token was used before; all tokens that came from it are revoked",
+        "A spent refresh token came back: two parties hold it. The device's token and connections ended; its pairing "
+        "stays.",
+        "connect once with the gateway's token, and find out who else has the device's tokens",
+        detail="REFRESH_TOKEN_REUSED",
+        retryable=False,
+    ),
+    "refresh-token-used-up": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: refresh token was renewed as often as it may be",
+        "gateway.auth.refresh.maxUses is reached; the device token in hand works until it expires.",
+        "connect once with the gateway's token, or: openclaw config set gateway.auth.refresh.maxUses <number>",
+        detail="REFRESH_TOKEN_USED_UP",
+        retryable=False,
+    ),
+    "api-key-name-taken": ErrorRow(
+        INVALID_REQUEST,
+        "an API key of that name exists",
+        "Names of keys that were not revoked are unique, expired keys included.",
+        "openclaw tokens revoke <name>, or choose another name",
+        detail="API_KEY_NAME_TAKEN",
+    ),
+    "api-key-limit": ErrorRow(
+        INVALID_REQUEST,
+        "there are {limit} API keys already",
+        "The gateway keeps no more keys than that.",
+        "openclaw tokens list, then: openclaw tokens revoke <name>",
+        detail="API_KEY_LIMIT",
+    ),
+    "api-key-unknown": ErrorRow(
+        INVALID_REQUEST,
+        "no live API key of that name or id",
+        "It never existed, or was revoked already.",
+        "openclaw tokens list",
+        detail="API_KEY_UNKNOWN",
+    ),
+    "api-key-makes-no-keys": ErrorRow(
+        FORBIDDEN,
+        "an API key cannot make API keys",
+        "What a key made would outlive its revocation.",
+        "openclaw tokens create <name> (on the gateway's host)",
+        detail="API_KEY_MAKES_NO_KEYS",
+    ),
+    "audit-unavailable": ErrorRow(
+        UNAVAILABLE,
+        "the audit trail cannot be written or read right now",
+        "What was asked for was done, but its audit row is not on the disk yet; the gateway keeps trying to write it.",
+        "openclaw doctor",
+        detail="AUDIT_UNAVAILABLE",
+        retryable=False,
+    ),
+    "unknown-connection": ErrorRow(
+        INVALID_REQUEST,
+        "unknown connection: {conn}",
+        "No connection of that id was decided on since the start, or it is not among the last 512.",
+        "openclaw audit --action connect",
+        detail="UNKNOWN_CONNECTION",
     ),
     "shutting-down": ErrorRow(
         UNAVAILABLE,
@@ -401,7 +612,8 @@ ERRORS: dict[str, ErrorRow] = {
         INVALID_REQUEST,
         "unauthorized: gateway token mismatch (this is a setup code, not the gateway's token)",
         "A setup code was given where the token belongs.",
-        "openclaw connect <setup code>",
+        "scan or paste the code in the phone's app, which redeems it; for the token: openclaw gateway auth-token "
+        "--show",
         detail="AUTH_TOKEN_MISMATCH",
         close=CloseCode.POLICY,
     ),
@@ -455,10 +667,68 @@ ERRORS: dict[str, ErrorRow] = {
     ),
     "auth-device-token-revoked": ErrorRow(
         INVALID_REQUEST,
-        "unauthorized: device token mismatch (it was revoked or has expired; rotate/reissue device token)",
+        "unauthorized: device token mismatch (it was revoked; rotate/reissue device token)",
         "The device token was this device's once.",
         "connect once with the gateway's token, then openclaw devices approve <requestId>",
         detail="AUTH_DEVICE_TOKEN_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-device-token-expired": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: device token mismatch (it has expired; refresh it, or rotate/reissue device token)",
+        "The device token is older than gateway.auth.expiresIn. The pairing is untouched.",
+        "POST /auth/refresh with the refresh token, or connect once with the gateway's token: the answer carries a "
+        "usable device token",
+        detail="AUTH_DEVICE_TOKEN_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-api-key-wrong": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway token mismatch (no API key of this gateway is this one)",
+        "What was sent has the shape of an API key, but is none of this gateway's.",
+        "openclaw tokens list (on the gateway's host), then: openclaw tokens create <name>",
+        detail="AUTH_TOKEN_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-api-key-malformed": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway token mismatch (an API key is ocg_ and 43 characters; this one is cut off or changed)",
+        "What was sent begins like an API key but cannot be one.",
+        "copy the key again as openclaw tokens create printed it; if it is lost: openclaw tokens create <name>",
+        detail="AUTH_TOKEN_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-api-key-revoked": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway token mismatch (this API key was revoked)",
+        "The API key was this gateway's once; somebody revoked it.",
+        "openclaw tokens create <name> (on the gateway's host)",
+        detail="AUTH_TOKEN_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-api-key-expired": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: gateway token mismatch (this API key has expired)",
+        "The API key is past its own end, or past gateway.auth.expiresIn where it has none of its own.",
+        "openclaw tokens revoke <name>, then: openclaw tokens create <name> --expires 30d (on the gateway's host)",
+        detail="AUTH_TOKEN_MISMATCH",
+        close=CloseCode.POLICY,
+    ),
+    "auth-api-key-role": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: an API key is for operators (a node is always a paired device)",
+        "The API key is good, but the connection asked for another role than operator.",
+        "connect the node with the gateway's token or a setup code (openclaw qr)",
+        detail="AUTH_UNAUTHORIZED",
+        close=CloseCode.POLICY,
+    ),
+    "auth-api-key-needs-encryption": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: an API key is taken from elsewhere only over an encrypted connection",
+        "The request came over plain HTTP from another host; whoever listens in could read the key.",
+        "call it over https (a proxy listed in gateway.trustedProxies that sends X-Forwarded-Proto will do), or on the "
+        "gateway's own host",
+        detail="AUTH_UNAUTHORIZED",
         close=CloseCode.POLICY,
     ),
     "auth-scope-mismatch": ErrorRow(
@@ -474,6 +744,14 @@ ERRORS: dict[str, ErrorRow] = {
         "unauthorized: setup code invalid, expired, revoked, or already used (get a fresh one on the gateway's host)",
         "The setup code cannot be redeemed.",
         "openclaw qr (on the gateway's host)",
+        detail="AUTH_BOOTSTRAP_TOKEN_INVALID",
+        close=CloseCode.POLICY,
+    ),
+    "auth-setup-code-too-narrow": ErrorRow(
+        INVALID_REQUEST,
+        "unauthorized: setup code does not cover this role or these scopes (it stays good for what it was made for)",
+        "The setup code is good, but was made for less than was asked for; it was not used up.",
+        "openclaw qr (for a phone), or openclaw devices join-code (for a node), on the gateway's host",
         detail="AUTH_BOOTSTRAP_TOKEN_INVALID",
         close=CloseCode.POLICY,
     ),
@@ -510,6 +788,16 @@ ERRORS: dict[str, ErrorRow] = {
         detail="PAIRING_REQUIRED",
         close=CloseCode.POLICY,
     ),
+    "pairing-changed": ErrorRow(
+        UNAVAILABLE,
+        "pairing changed while connecting; retry shortly",
+        "Something was decided about this device while its connect was looked at.",
+        "retry after the time given",
+        detail="PAIRING_CHANGED",
+        retryable=True,
+        retry_after_ms=100,
+        close=CloseCode.TRY_AGAIN_LATER,
+    ),
     "pairing-unreadable": ErrorRow(
         UNAVAILABLE,
         "pairing state cannot be read right now",
@@ -534,3 +822,12 @@ def wire_error(key: str, /, *, details: Mapping[str, Any] | None = None, **blank
         if details:
             merged.update(details)
     return WireError(row.code, row.message.format(**blanks), merged, row.retryable, row.retry_after_ms, key)
+
+
+def hinted(error: WireError) -> WireError:
+    """The same error with ``details.remediationHint``: the one that it has, else the fix of its row (one with blanks is
+    none)."""
+    details = error.details or {}
+    if error.key is None or "remediationHint" in details or "{" in ERRORS[error.key].fix:
+        return error
+    return attrs.evolve(error, details={**details, "remediationHint": ERRORS[error.key].fix})

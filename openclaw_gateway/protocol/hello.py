@@ -16,7 +16,7 @@ import msgspec
 from openclaw_gateway.protocol.scopes import ADMIN, READ, satisfies
 from openclaw_gateway.value import Value
 
-__all__ = ["DeviceTokenGrant", "HelloLimits", "HelloSnapshot", "hello_ok"]
+__all__ = ["DeviceTokenGrant", "HandedToken", "HelloLimits", "HelloSnapshot", "hello_ok"]
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -45,8 +45,25 @@ class HelloSnapshot(Value):
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class DeviceTokenGrant(Value):
+    """The device's own token and, where tokens have a life, its end and what renews it. Unix milliseconds."""
+
     token: str = attrs.field(repr=False)
     issued_at_ms: int
+    expires_at_ms: int | None = None
+    refresh_token: str | None = attrs.field(default=None, repr=False)
+    refresh_expires_at_ms: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class HandedToken:
+    """A token for another role of the same device, handed over when a phone redeems a setup code."""
+
+    grant: DeviceTokenGrant
+    role: str
+    scopes: tuple[str, ...]
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"role": self.role, "scopes": list(self.scopes), **_token_to_wire(self.grant)}
 
 
 def hello_ok(
@@ -64,13 +81,15 @@ def hello_ok(
     scopes: Sequence[str],
     method: str,
     device_token: DeviceTokenGrant | None = None,
+    handed: Sequence[HandedToken] = (),
 ) -> dict[str, Any]:
     """The payload of the reply to ``connect``; ready for `protocol.frames.encode_ok`."""
     granted = frozenset(scopes) if role == "operator" else frozenset[str]()
     auth: dict[str, Any] = {"method": method, "role": role, "scopes": list(scopes)}
     if device_token is not None:
-        auth["deviceToken"] = device_token.token
-        auth["issuedAtMs"] = device_token.issued_at_ms
+        auth.update(_token_to_wire(device_token))
+    if handed:
+        auth["deviceTokens"] = [token.to_wire() for token in handed]
     return {
         "type": "hello-ok",
         "protocol": protocol,
@@ -90,6 +109,17 @@ def hello_ok(
             "tickIntervalMs": limits.tick_interval_ms,
         },
     }
+
+
+def _token_to_wire(token: DeviceTokenGrant) -> dict[str, Any]:
+    row = {
+        "deviceToken": token.token,
+        "issuedAtMs": token.issued_at_ms,
+        "expiresAtMs": token.expires_at_ms,
+        "refreshToken": token.refresh_token,
+        "refreshExpiresAtMs": token.refresh_expires_at_ms,
+    }
+    return {key: value for key, value in row.items() if value is not None}
 
 
 def _visible(snapshot: HelloSnapshot, granted: frozenset[str]) -> dict[str, Any]:

@@ -16,7 +16,9 @@ import msgspec
 
 from openclaw_gateway.config.issues import ConfigError
 from openclaw_gateway.config.load import LoadedConfig, load_config
+from openclaw_gateway.ops.audit import Action, AuditTrail
 from openclaw_gateway.protocol.errors import wire_error
+from openclaw_gateway.rpc.audit import recorded
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, NoParams
 from openclaw_gateway.value import Value
 
@@ -46,12 +48,14 @@ def register(
     current: Callable[[], LoadedConfig | None],
     env: Mapping[str, str],
     overrides: Mapping[str, Any] | None = None,
+    audit: AuditTrail | None = None,
 ) -> None:
     """``current`` is the configuration the gateway runs with; None where it was not loaded from a file.
 
     ``env`` and ``overrides`` are those it was loaded with.
     """
     load = partial(load_config, env=env, overrides=overrides)
+    trail = audit if audit is not None else AuditTrail()
 
     def running() -> LoadedConfig:
         loaded = current()
@@ -71,16 +75,23 @@ def register(
             return _for_scopes({**broken, "valid": False, "issues": issues}, context)
         return _for_scopes(snapshot(fresh, applied_hash=applied.hash), context)
 
-    def set_config(context: CallContext, params: SetParams) -> dict[str, Any]:
+    async def written(context: CallContext, change: Callable[[LoadedConfig], Any]) -> dict[str, Any]:
+        out, keys = _write(running(), load, change)
+        if keys is not None:  # None: the file was what was asked for already
+            after = str(out["hash"])[:12]
+            await recorded(trail, Action.CONFIG_CHANGED, context, keys=keys, hash_after=after, source="call")
+        return out
+
+    async def set_config(context: CallContext, params: SetParams) -> dict[str, Any]:
         from openclaw_gateway.config.writing import apply_raw
 
-        return _write(running(), load, lambda now: apply_raw(now, params.raw, env=env, base_hash=params.base_hash))
+        return await written(context, lambda now: apply_raw(now, params.raw, env=env, base_hash=params.base_hash))
 
-    def patch_config(context: CallContext, params: PatchParams) -> dict[str, Any]:
+    async def patch_config(context: CallContext, params: PatchParams) -> dict[str, Any]:
         from openclaw_gateway.config.writing import apply_patch
 
         patch = _read_patch(params.raw)
-        return _write(running(), load, lambda now: apply_patch(now, patch, env=env, base_hash=params.base_hash))
+        return await written(context, lambda now: apply_patch(now, patch, env=env, base_hash=params.base_hash))
 
     @cache
     def encoded_schema() -> msgspec.Raw:
@@ -111,11 +122,14 @@ def _read_patch(raw: str) -> dict[str, Any]:
 
 def _write(
     applied: LoadedConfig, load: Callable[..., LoadedConfig], change: Callable[[LoadedConfig], Any]
-) -> dict[str, Any]:
-    """Run one change against the file as it is now, and translate what can go wrong."""
+) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """Run one change against the file as it is now, and translate what can go wrong. Gives the answer and the paths
+    that changed; None where nothing was written.
+    """
     from openclaw_gateway.config.edit import EditError
     from openclaw_gateway.config.redact import MarkerRefusedError
     from openclaw_gateway.config.view import snapshot
+    from openclaw_gateway.config.watch import changed_paths
     from openclaw_gateway.config.writing import ConfigConflictError
 
     try:
@@ -132,9 +146,10 @@ def _write(
     except (EditError, MarkerRefusedError) as exc:
         raise CallError(wire_error("config-invalid", fault=str(exc))) from exc
     out: dict[str, Any] = {"ok": True, "path": str(applied.path), "issues": [issue.to_wire() for issue in issues]}
-    if written is not None:
-        out |= {"hash": written.hash, "config": snapshot(written, applied_hash=applied.hash)["config"]}
-    return out
+    if written is None:
+        return out, None
+    out |= {"hash": written.hash, "config": snapshot(written, applied_hash=applied.hash)["config"]}
+    return out, changed_paths(fresh, written)
 
 
 def _for_scopes(shown: dict[str, Any], context: CallContext) -> dict[str, Any]:

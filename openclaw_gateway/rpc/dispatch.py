@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from openclaw_gateway.ops.log import get_logger
-from openclaw_gateway.protocol.errors import WireError, wire_error
+from openclaw_gateway.protocol.errors import FORBIDDEN, WireError, wire_error
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodSpec, MethodTable, camel
 
 __all__ = ["Dispatcher", "to_wire"]
@@ -140,8 +140,9 @@ class Dispatcher:
             once.payload = await self._run_limited(spec, context, params)
         except CallError as exc:
             once.error = exc
-            if exc.error.retryable or exc.repeatable:
-                self._once.pop(where, None)  # a retry must get a second chance
+            if exc.error.retryable or exc.repeatable or exc.error.code == FORBIDDEN:
+                # A retry must get a second chance, and so must whoever was given the missing scope meanwhile.
+                self._once.pop(where, None)
             raise
         except BaseException:
             # Cancelled with its connection: twins that wait are told to retry, and a retry runs afresh.

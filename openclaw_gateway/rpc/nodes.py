@@ -16,10 +16,13 @@ from openclaw_gateway.nodes.listing import describe_node, node_rows, paired_row
 from openclaw_gateway.nodes.queue import MAX_PER_NODE, MAX_TTL_MS
 from openclaw_gateway.nodes.records import request_to_wire
 from openclaw_gateway.nodes.surfaces import SurfacesUnreadable
+from openclaw_gateway.ops.audit import Action, AuditTrail
 from openclaw_gateway.pairing.devices import DeviceBookUnreadable
 from openclaw_gateway.policy.nodes import invoke_scope
 from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.protocol.scopes import ADMIN, satisfies
+from openclaw_gateway.rpc.audit import recorded
+from openclaw_gateway.rpc.pairing import decider, own_device_of, refusals
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, NoParams
 from openclaw_gateway.store import StoreError
 from openclaw_gateway.value import Value
@@ -88,11 +91,11 @@ def unavailable(exc: Exception) -> CallError:
     return error
 
 
-def register(table: MethodTable, hub: NodeHub) -> None:
-    """Add the methods of this module to ``table``."""
+def register(table: MethodTable, hub: NodeHub, *, audit: AuditTrail) -> None:
+    """Add the methods of this module to ``table``; each decision is in ``audit`` before it is answered."""
     _register_lists(table, hub)
-    _register_decisions(table, hub)
-    _register_records(table, hub)
+    _register_decisions(table, hub, audit)
+    _register_records(table, hub, audit)
     _register_asking(table, hub)
 
 
@@ -118,6 +121,8 @@ def _register_lists(table: MethodTable, hub: NodeHub) -> None:
             waiting = hub.surfaces.requests()
         except (DeviceBookUnreadable, SurfacesUnreadable) as exc:
             raise unavailable(exc) from exc
+        own = own_device_of(context)
+        records = [record for record in records if own in {None, record.device_id}]
         live = {record.device_id: record.approved_at_ms for record in records}
         pending = [request_to_wire(one) for one in waiting if live.get(one.node_id) == one.paired_at_ms]
         paired = []
@@ -131,11 +136,11 @@ def _register_lists(table: MethodTable, hub: NodeHub) -> None:
     table.method("node.describe", scope="operator.read", params=NodeParams)(describe)
 
 
-def _register_decisions(table: MethodTable, hub: NodeHub) -> None:
+def _register_decisions(table: MethodTable, hub: NodeHub, audit: AuditTrail) -> None:
     async def approve(context: CallContext, params: RequestParams) -> dict[str, Any]:
         """V20: whoever approves holds what the surface takes; what was checked is what is granted."""
         request = hub.surfaces.request_by_id(params.request_id)
-        if request is None:
+        if request is None or own_device_of(context) not in {None, request.node_id}:
             raise CallError(wire_error("unknown-surface-request"))
         need_scopes(context, *request.approve_scopes)
         try:
@@ -145,51 +150,74 @@ def _register_decisions(table: MethodTable, hub: NodeHub) -> None:
         record = hub.record(request.node_id)
         if change is None or record is None:
             raise CallError(wire_error("unknown-surface-request"))
+        await recorded(
+            audit,
+            Action.PAIRING_APPROVED,
+            context,
+            device=request.node_id,
+            role="node",
+            request_id=request.request_id,
+            commands=request.commands,
+        )
         return {"requestId": request.request_id, "node": paired_row(hub, record, change.surface)}
 
     async def reject(context: CallContext, params: RequestParams) -> dict[str, Any]:
+        own, request = own_device_of(context), hub.surfaces.request_by_id(params.request_id)
+        if own is not None and (request is None or request.node_id != own):
+            raise CallError(wire_error("unknown-surface-request"))
         try:
             change = await hub.reject(params.request_id)
         except (StoreError, SurfacesUnreadable) as exc:
             raise unavailable(exc) from exc
         if change is None:
             raise CallError(wire_error("unknown-surface-request"))
+        await recorded(
+            audit,
+            Action.PAIRING_REJECTED,
+            context,
+            device=change.node_id,
+            role="node",
+            request_id=params.request_id,
+            commands=change.ended[0][0].commands,
+        )
         return {"requestId": params.request_id, "nodeId": change.node_id}
 
     table.method("node.pair.approve", scope="operator.pairing", params=RequestParams)(approve)
     table.method("node.pair.reject", scope="operator.pairing", params=RequestParams)(reject)
 
 
-def _register_records(table: MethodTable, hub: NodeHub) -> None:
+def _register_records(table: MethodTable, hub: NodeHub, audit: AuditTrail) -> None:
     async def remove(context: CallContext, params: NodeParams) -> dict[str, Any]:
-        roles = _known_roles(params.node_id)
-        if "operator" in roles or context.device_id == params.node_id:
+        roles = _known_roles(context, params.node_id)
+        mixed = roles != {"node"} or context.device_id == params.node_id
+        if mixed:
             need_scopes(context, ADMIN)  # nobody sheds or cuts an operator's device by the way of its node
         try:
-            await hub.remove(params.node_id)
-        except (StoreError, SurfacesUnreadable, DeviceBookUnreadable) as exc:
+            with refusals(context, "revocation"):
+                await hub.remove(params.node_id, decider(context), whole=not mixed)
+        except SurfacesUnreadable as exc:
             raise unavailable(exc) from exc
+        await recorded(audit, Action.PAIRING_REMOVED, context, device=params.node_id, role="node")
         return {"nodeId": params.node_id}
 
     async def rename(context: CallContext, params: RenameParams) -> dict[str, Any]:
         label = params.display_name.strip()
         if not label or len(label) > MAX_LABEL or not label.isprintable():
             raise fault("node.rename", f"at /displayName: must be 1 to {MAX_LABEL} printable characters")
-        _known_roles(params.node_id)
-        try:
-            await hub.rename(params.node_id, label)
-        except (StoreError, DeviceBookUnreadable) as exc:
-            raise unavailable(exc) from exc
+        _known_roles(context, params.node_id)
+        with refusals(context):
+            await hub.rename(params.node_id, label, decider(context))
+        await recorded(audit, Action.PAIRING_RENAMED, context, device=params.node_id, role="node", label=label)
         return {"nodeId": params.node_id, "displayName": label}
 
-    def _known_roles(node_id: str) -> set[str]:
+    def _known_roles(context: CallContext, node_id: str) -> set[str]:
         try:
-            roles = {record.role for record in hub.book.records_of(node_id) if record.live}
+            live = {record.role for record in hub.book.records_of(node_id) if record.live}
         except DeviceBookUnreadable as exc:
             raise unavailable(exc) from exc
-        if "node" not in roles:
+        if "node" not in live or own_device_of(context) not in {None, node_id}:
             raise CallError(wire_error("unknown-node", node=node_id[:80]))
-        return roles
+        return live
 
     table.method("node.pair.remove", scope="operator.pairing", params=NodeParams)(remove)
     table.method("node.rename", scope="operator.pairing", params=RenameParams)(rename)

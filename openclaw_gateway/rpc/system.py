@@ -83,10 +83,12 @@ def register(
     presence: Presence,
     stability: StabilityLog,
     connections: Callable[[], dict[str, Any]],
+    applied_hash: Callable[[], str | None],
     identity: Callable[[], dict[str, str]],
     on_health: Callable[[], None],
 ) -> None:
-    """Add this family. ``connections`` tells counts by role, ``identity`` the gateway's device id and key,
+    """Add this family. ``connections`` tells counts by role, ``applied_hash`` the SHA-256 of
+    the configuration text in use (None without a file), ``identity`` the gateway's device id and key,
     ``on_health`` is called after a health call that asked for a probe (the ``health`` event follows it).
     """
 
@@ -118,6 +120,7 @@ def register(
             "connections": connections(),
             "parts": {name: trouble or "ready" for name, trouble in health.parts.items()},
             "configIssues": list(health.config_issues),
+            "appliedConfigHash": applied_hash(),
             "eventLoop": health.loop.view(),
             "processMemory": {"rssBytes": rss_bytes()},
         }

@@ -64,6 +64,11 @@ class CallContext(Protocol):
     @property
     def client_id(self) -> str: ...
     @property
+    def auth_method(self) -> str:
+        """How the caller authenticated: token, password, device-token, none, ..."""
+        ...
+
+    @property
     def device_id(self) -> str | None: ...
     @property
     def client_address(self) -> str: ...
@@ -187,6 +192,7 @@ class MethodTable:
         *,
         scope: str | None = None,
         role: str = "operator",
+        also_nodes: bool = False,
         params: type[Any] = NoParams,
         deadline: float = 30.0,
         concurrency: int | None = None,
@@ -217,7 +223,7 @@ class MethodTable:
                 MethodSpec(
                     name=name,
                     scope=scope or "",
-                    roles=frozenset({role}),
+                    roles=frozenset({role, "node"} if also_nodes else {role}),
                     handler=handler,
                     params=ParamsReader(params),
                     # An idempotent call may have to wait for its twin, so it always gets a task.

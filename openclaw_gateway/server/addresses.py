@@ -3,8 +3,9 @@
 Owns bind modes and listening sockets. It must not know what is served on them. Linux first: container and tailnet
 detection read /proc and the routing table through the socket interface, and fall back to loopback where they cannot.
 
-Invariant: ``loopback`` never opens anything but loopback addresses; what cannot be bound is an error that names
-address, port and reason, never a silent other address.
+Invariants: whatever the bind, this host's own commands reach the gateway over loopback (NET-6); ``loopback`` never
+opens anything but loopback addresses; what cannot be bound is an error that names address, port and reason, never a
+silent other address.
 """
 
 from __future__ import annotations
@@ -72,10 +73,16 @@ def bind_addresses(config: GatewayConfig) -> list[str]:
         address = own_tailnet_address()
         if address is None:
             raise BindFailed("tailnet", config.port, "this host has no tailnet address", busy=False)
-        return ["127.0.0.1", address]
+        return _with_loopback(address)
     if mode == "custom":
-        return [config.custom_bind_host or "127.0.0.1"]
-    return [mode]
+        return _with_loopback(config.custom_bind_host or "127.0.0.1")
+    return _with_loopback(mode)
+
+
+def _with_loopback(address: str) -> list[str]:
+    """One address of this host, and 127.0.0.1 beside it unless it is a loopback address or stands for all of them."""
+    literal = ipaddress.ip_address(address)
+    return [address] if literal.is_loopback or literal.is_unspecified else ["127.0.0.1", address]
 
 
 def _has_ipv6_loopback() -> bool:

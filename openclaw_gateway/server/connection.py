@@ -27,7 +27,7 @@ from openclaw_gateway.policy.addresses import limiter_key
 from openclaw_gateway.server.core import ServerCore
 from openclaw_gateway.server.gatekeeper import TransportCredential
 from openclaw_gateway.server.session import Session
-from openclaw_gateway.server.upgrade import HttpServer, UpgradeRequest
+from openclaw_gateway.server.upgrade import SECURITY_HEADERS, HttpServer, UpgradeRequest
 from openclaw_gateway.server.wire import Wire
 
 __all__ = ["ConnectionServer"]
@@ -149,7 +149,6 @@ def _response(status: HTTPStatus, text: str, headers: Sequence[tuple[str, str]] 
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", str(len(body))),
             ("Connection", "close"),
-            ("X-Content-Type-Options", "nosniff"),
             *headers,
         ]
     )
@@ -161,6 +160,8 @@ async def _answer(wire: Wire, status: HTTPStatus, text: str, *, retry: bool = Fa
 
 
 async def _send(wire: Wire, response: Response) -> None:
+    for name, value in SECURITY_HEADERS:
+        response.headers[name.decode()] = value.decode()
     try:
         with trio.move_on_after(5):
             await wire.send_all(response.serialize())

@@ -16,12 +16,15 @@ import attrs
 
 from openclaw_gateway.events.bus import EventBus
 from openclaw_gateway.events.presence import Presence
+from openclaw_gateway.ops.audit import AuditTrail
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.ops.stability import StabilityLog
 from openclaw_gateway.protocol.connect import CONTROL_UI_ID
+from openclaw_gateway.protocol.errors import WireError
 from openclaw_gateway.protocol.hello import DeviceTokenGrant, HelloLimits, HelloSnapshot, hello_ok
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import MethodTable
+from openclaw_gateway.server.recording import record_joined, record_left, record_turned_away
 from openclaw_gateway.server.registry import SessionRegistry
 from openclaw_gateway.value import Value
 
@@ -75,6 +78,7 @@ class ServerCore:
     snapshot: Callable[[], HelloSnapshot]
     server_version: str
     boot_id: str
+    audit: AuditTrail = attrs.field(factory=AuditTrail)
     nodes: Watcher | None = None
     bearer_scopes: tuple[str, ...] = BEARER_SCOPES
     now_ms: Callable[[], int] = now_ms
@@ -84,7 +88,7 @@ class ServerCore:
     def hello(self, session: Session, grant: Grant) -> dict[str, Any]:
         token = None
         if grant.device_token is not None:
-            token = DeviceTokenGrant(token=grant.device_token.token, issued_at_ms=grant.device_token.issued_at_ms)
+            token = DeviceTokenGrant(**attrs.asdict(grant.device_token))
         limits = self.limits
         return hello_ok(
             protocol=grant.protocol,
@@ -103,6 +107,7 @@ class ServerCore:
             scopes=grant.scopes,
             method=grant.method,
             device_token=token,
+            handed=grant.handed,
         )
 
     def joined(self, session: Session) -> None:
@@ -122,12 +127,17 @@ class ServerCore:
             dialect=session.dialect,
             device_id=grant.device_id,
         )
+        record_joined(self.audit, session)
         self.stability.note("connect", {"role": grant.role, "client": grant.params.client.id})
         if self.nodes is not None:
             self.nodes.joined(session)
         key = _presence_key(session)
         if key is not None:
             self.presence.update(key, _presence_entry(session, grant), reason="connect")
+
+    def turned_away(self, session: Session, error: WireError) -> None:
+        """A session that the gatekeeper let in found no room."""
+        record_turned_away(self.audit, error, session.peer, session.conn_id)
 
     def left(self, session: Session) -> None:
         """A session ends, admitted or not."""
@@ -138,15 +148,18 @@ class ServerCore:
         grant = session.grant
         code = int(cause.close.code) if cause is not None else None
         reason = cause.close.reason if cause is not None else ""
+        # Who was never let in leaves a line that repeats word for word, so that a flood of them collapses (LOG-1).
+        admitted = grant is not None
         log.info(
             "disconnect",
-            conn_id=session.conn_id,
+            conn_id=session.conn_id if admitted else None,
             peer=session.peer.client_address,
             role=grant.role if grant is not None else None,
             close_code=code,
             reason=reason or None,
-            duration_ms=round((time.monotonic() - session.opened_at) * 1000),
+            duration_ms=round((time.monotonic() - session.opened_at) * 1000) if admitted else None,
         )
+        record_left(self.audit, session)
         self.stability.note("disconnect", {"code": code, "reason": reason})
         key = _presence_key(session)
         if key is not None and not any(_presence_key(other) == key for other in self.registry):

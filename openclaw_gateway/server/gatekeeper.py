@@ -20,15 +20,21 @@ from typing import Any, Final
 import attrs
 import msgspec
 
+from openclaw_gateway.ops.audit import AuditTrail
 from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.pairing.apikeys import PREFIX as KEY_PREFIX
+from openclaw_gateway.pairing.apikeys import ApiKey, ApiKeys
 from openclaw_gateway.pairing.devices import ApprovalRefused, DeviceBook, DeviceBookUnreadable
+from openclaw_gateway.pairing.issued import Handout, IssuedTokens, RefreshRefused
 from openclaw_gateway.pairing.records import Ask, BookEvent, PairedDevice
+from openclaw_gateway.pairing.setupcodes import SetupCodes, SetupCodeSpent
 from openclaw_gateway.pairing.tokens import DeviceTokens
 from openclaw_gateway.policy.admission import (
     UNREADABLE,
     AdmissionQuestion,
     AdmissionRules,
     Admitted,
+    ApiKeyOutcome,
     DeviceTokenOutcome,
     PairingNeeded,
     Refused,
@@ -38,10 +44,14 @@ from openclaw_gateway.policy.admission import (
     pairing_refusal,
     presented_secret,
 )
+from openclaw_gateway.policy.explain import RecentVerdicts, Remembered
 from openclaw_gateway.policy.locality import Peer, PeerRules, describe_peer, trusted_proxies_hint
 from openclaw_gateway.policy.lockout import CredentialClass, FailureKey, FailureLedger, failure_key
 from openclaw_gateway.policy.origin import OriginRules, OriginVerdict, check_origin
 from openclaw_gateway.policy.secrets import SecretOutcome, check_secret, unmatched_outcome
+from openclaw_gateway.policy.setup import SetupStanding
+from openclaw_gateway.policy.tokenlife import LifeRules
+from openclaw_gateway.policy.verdicts import SetupRedemption, setup_code_refusal
 from openclaw_gateway.protocol.close import Close, CloseCode
 from openclaw_gateway.protocol.connect import (
     CONTROL_UI_ID,
@@ -51,12 +61,31 @@ from openclaw_gateway.protocol.connect import (
     decode_connect,
 )
 from openclaw_gateway.protocol.device import Challenge, DeviceVerdict, verify_device
-from openclaw_gateway.protocol.errors import WireError, wire_error
+from openclaw_gateway.protocol.errors import ERRORS, WireError, wire_error
+from openclaw_gateway.protocol.hello import DeviceTokenGrant, HandedToken
+from openclaw_gateway.protocol.scopes import satisfies
 from openclaw_gateway.server.passwords import PasswordChecker, TooManyChecks
+from openclaw_gateway.server.recording import (
+    record_http,
+    record_paired_silently,
+    record_redeemed,
+    record_refreshed,
+    record_refusal,
+    record_request,
+    record_turned_away,
+)
 from openclaw_gateway.store import StoreError
 from openclaw_gateway.value import Value
 
-__all__ = ["Gatekeeper", "GatekeeperRules", "Grant", "IssuedToken", "Rejection", "TransportCredential"]
+__all__ = [
+    "Gatekeeper",
+    "GatekeeperRules",
+    "Grant",
+    "IssuedToken",
+    "Rejection",
+    "TransportCredential",
+    "refresh_refusal",
+]
 
 _HINTED_PEERS: Final = 256
 _BUSY_SECONDS: Final = 1.0  # what a client waits that came while too many passwords were being checked
@@ -74,8 +103,28 @@ class TransportCredential(Value):
 
 @attrs.frozen(eq=False, repr=False)
 class IssuedToken(Value):
+    """What hello-ok hands a device. Unix milliseconds; None: no end, no refresh token."""
+
     token: str = attrs.field(repr=False)
     issued_at_ms: int
+    expires_at_ms: int | None = None
+    refresh_token: str | None = attrs.field(default=None, repr=False)
+    refresh_expires_at_ms: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class _Presented:
+    """What came of the one text that was presented as a shared secret or as an API key."""
+
+    secret: SecretOutcome = SecretOutcome.MISSING
+    via: Any = None
+    locked_for: float = 0.0
+    api_key: ApiKeyOutcome = ApiKeyOutcome.NONE
+    key: ApiKey | None = None  # with api_key == MATCH
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        return self.key.scopes if self.key is not None else ()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -90,6 +139,8 @@ class Grant(Value):
     device_id: str | None
     principal: str
     device_token: IssuedToken | None = None
+    api_key_id: str | None = None  # who came in with an API key stays no longer than the key lives
+    handed: tuple[HandedToken, ...] = ()  # tokens for other roles of the same device, with a setup code
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -113,6 +164,7 @@ class GatekeeperRules(Value):
     password: str | None = attrs.field(default=None, repr=False)
     password_hash: str | None = attrs.field(default=None, repr=False)
     password_expires_at: float | None = None  # Unix seconds
+    life: LifeRules = attrs.field(factory=LifeRules)
 
 
 class Gatekeeper:
@@ -122,16 +174,25 @@ class Gatekeeper:
         *,
         book: DeviceBook,
         tokens: DeviceTokens,
+        issued: IssuedTokens,
+        keys: ApiKeys,
         publish: Callable[[BookEvent], None],
         ledger: FailureLedger | None = None,
+        setup_codes: SetupCodes | None = None,
+        audit: AuditTrail | None = None,
         now_ms: Callable[[], int],
     ) -> None:
         self.rules = rules
         self._book = book
         self._tokens = tokens
+        self._issued = issued
+        self._keys = keys
+        self._setup_codes = setup_codes
         self._publish = publish
         self.ledger = ledger if ledger is not None else FailureLedger()
         self._now_ms = now_ms
+        self._audit = audit if audit is not None else AuditTrail()
+        self.verdicts = RecentVerdicts()  # for `gateway.explain`
         self._passwords = _checker(rules)
         self._said: dict[tuple[str, str], None] = {}
 
@@ -140,6 +201,7 @@ class Gatekeeper:
         if rules.password_hash != self.rules.password_hash:
             self._passwords = _checker(rules)
         self.rules = rules
+        self._issued.rules = self._keys.rules = rules.life
 
     def describe(self, address: str, headers: tuple[tuple[bytes, bytes], ...], *, tls: bool) -> Peer:
         """Where a request comes from. Says once per peer how to trust it as a proxy, where that would help
@@ -173,6 +235,7 @@ class Gatekeeper:
         challenge: Challenge,
         challenge_age: float,
         transport: str,
+        conn_id: str = "",
     ) -> Grant | Rejection:
         """Decide on one ``connect``. Durable effects are done when this returns; cancelling before that admits
         nobody.
@@ -180,10 +243,11 @@ class Gatekeeper:
         params = _read_params(raw, transport)
         if isinstance(params, str):
             error = wire_error("invalid-connect-params", fault=params)
+            record_turned_away(self._audit, error, peer, conn_id)
             return Rejection(error=error, close=Close(CloseCode.POLICY, error.message), http_status=400)
         while True:
             rules = self.rules
-            verdict = await self._decide(params, peer, credential, challenge, challenge_age)
+            verdict = await self._decide(params, peer, credential, challenge, challenge_age, conn_id)
             # A grant by rules that were replaced while it was being decided opens nothing (V16).
             if isinstance(verdict, Rejection) or self.rules is rules:
                 return verdict
@@ -195,18 +259,27 @@ class Gatekeeper:
         credential: TransportCredential,
         challenge: Challenge,
         challenge_age: float,
+        conn_id: str,
     ) -> Grant | Rejection:
-        question, key = await self._measure(params, peer, credential, challenge, challenge_age)
+        question, key, api_key = await self._measure(params, peer, credential, challenge, challenge_age)
         verdict = admit(question)
+        if conn_id:
+            self.verdicts.put(conn_id, Remembered(verdict=verdict, peer=peer, client=params.client.id))
         if isinstance(verdict, Refused):
-            return self._refuse(verdict, peer, question)
+            return self._refuse(verdict, peer, question, conn_id)
         self._succeeded(key, question)
         try:
             if isinstance(verdict, PairingNeeded):
-                return await self._ask_for_pairing(verdict, question)
-            return await self._let_in(verdict, question)
-        except (StoreError, DeviceBookUnreadable, ApprovalRefused) as exc:
-            # ApprovalRefused: something was decided about this device meanwhile; the next try meets the new facts.
+                return await self._ask_for_pairing(verdict, question, conn_id)
+            return await self._let_in(verdict, question, api_key)
+        except SetupCodeSpent:
+            return self._refuse(setup_code_refusal(verdict.trail), peer, question)
+        except ApprovalRefused as exc:
+            # Something was decided about this device meanwhile; the next try meets the new facts.
+            log.info("pairing changed while a device connected", reason=exc.reason, device_id=exc.device_id)
+            error = wire_error("pairing-changed")
+            return Rejection(error=error, close=Close(CloseCode.TRY_AGAIN_LATER, error.message), http_status=503)
+        except (StoreError, DeviceBookUnreadable) as exc:
             log.error("auth: pairing state cannot be written", error=str(exc), peer=peer.client_address)
             error = wire_error("store-unavailable")
             return Rejection(error=error, close=Close(CloseCode.TRY_AGAIN_LATER, error.message), http_status=503)
@@ -218,7 +291,7 @@ class Gatekeeper:
         credential: TransportCredential,
         challenge: Challenge,
         challenge_age: float,
-    ) -> tuple[AdmissionQuestion, FailureKey]:
+    ) -> tuple[AdmissionQuestion, FailureKey, ApiKey | None]:
         rules = self.rules
         origin = check_origin(peer, rules.origins, client_is_ui=params.client.id == CONTROL_UI_ID)
         device: DeviceVerdict | None = None
@@ -226,8 +299,9 @@ class Gatekeeper:
             device = verify_device(params.device, params, challenge, now_ms=self._now_ms(), challenge_age=challenge_age)
         pairing: Any = None
         approved_roles: tuple[str, ...] = ()
-        revoked = False
+        revoked = removed = known = False
         token_outcome = DeviceTokenOutcome.NONE
+        setup: SetupStanding | None = None
         if device is not None and device.ok and device.device_id is not None:
             try:
                 records = {record.role: record for record in self._book.records_of(device.device_id)}
@@ -235,34 +309,51 @@ class Gatekeeper:
                 pairing = UNREADABLE
             else:
                 record = records.get(params.role)
-                approved_roles = tuple(role for role, known in records.items() if known.live)
+                approved_roles = tuple(role for role, other in records.items() if other.live)
                 pairing = record if record is not None and record.live else None
                 revoked = record is not None and not record.live
+                removed = not records and self._book.was_removed(device.device_id)
+                known = bool(records)
                 token_outcome = self._device_token(params.auth, record)
+                if params.auth.bootstrap_token and self._setup_codes is not None:
+                    try:
+                        setup = await self._setup_codes.find(params.auth.bootstrap_token)
+                    except (DeviceBookUnreadable, StoreError):
+                        pairing = UNREADABLE
         proven = device.device_id if device is not None and device.ok and isinstance(pairing, PairedDevice) else None
         key = failure_key(
             peer, params.role, CredentialClass.SHARED_SECRET, browser=origin.browser, proven_device=proven
         )
         if token_outcome is DeviceTokenOutcome.MATCH:
             # The device token decides; comparing it with the shared secret would cost a bcrypt check per reconnect.
-            secret, via, locked = SecretOutcome.MISSING, None, 0.0
+            found = _Presented()
         else:
-            secret, via, locked = await self._secret(params.auth, peer, credential, key, origin)
+            auth = params.auth
+            if token_outcome is DeviceTokenOutcome.EXPIRED and isinstance(pairing, PairedDevice):
+                # An expired token is not a wrong secret, wherever it was put.
+                spent = auth.token is not None and self._tokens.verify(pairing, auth.token)
+                auth = attrs.evolve(auth, token=None) if spent else auth
+            found = await self._secret(auth, peer, params.role, credential, key, origin)
         question = AdmissionQuestion(
             params=params,
             peer=peer,
             rules=rules.admission,
             origin=origin,
-            secret=secret,
-            secret_via=via,
-            locked_for=locked,
+            secret=found.secret,
+            secret_via=found.via,
+            locked_for=found.locked_for,
             device=device,
             device_token=token_outcome,
+            api_key=found.api_key,
+            api_key_scopes=found.scopes,
             pairing=pairing,
             approved_roles=approved_roles,
             revoked=revoked,
+            removed=removed,
+            known=known,
+            setup=setup,
         )
-        return question, key
+        return question, key, found.key
 
     def _device_token(self, auth: ConnectAuth, record: PairedDevice | None) -> DeviceTokenOutcome:
         candidates = device_token_candidates(auth)
@@ -272,21 +363,23 @@ class Gatekeeper:
             return DeviceTokenOutcome.MISMATCH
         if not record.live:
             return DeviceTokenOutcome.REVOKED
-        if any(self._tokens.verify(record, candidate) for candidate in candidates):
-            return DeviceTokenOutcome.MATCH
-        return DeviceTokenOutcome.MISMATCH
+        if not any(self._tokens.verify(record, candidate) for candidate in candidates):
+            return DeviceTokenOutcome.MISMATCH
+        expired = self._issued.expired(record, self._now_ms())
+        return DeviceTokenOutcome.EXPIRED if expired else DeviceTokenOutcome.MATCH
 
     async def _secret(
         self,
         auth: ConnectAuth,
         peer: Peer,
+        role: str,
         credential: TransportCredential,
         key: FailureKey,
         origin: OriginVerdict,
-    ) -> tuple[SecretOutcome, Any, float]:
+    ) -> _Presented:
         rules = self.rules
-        if not origin.ok or rules.admission.auth_type == "none":
-            return SecretOutcome.MISSING, None, 0.0  # a foreign page's credentials are not even looked at (V1)
+        if not origin.ok:
+            return _Presented()  # a foreign page's credentials are not even looked at (V1)
         presented = presented_secret(auth, rules.admission, peer, query_token=credential.query_token)
         value, via = presented.value, presented.via
         if via == "query" or presented.note is not None:
@@ -294,12 +387,28 @@ class Gatekeeper:
         if value is None and credential.bearer is not None:
             value, via = credential.bearer, "bearer"
         if value is None:
-            return SecretOutcome.MISSING, None, 0.0
+            return _Presented()
+        api_key, known = self._keys.check(value, self._now_ms())
+        if api_key is ApiKeyOutcome.MATCH:
+            # 256 random bits are not found by trying: who is locked out of guessing may still show a good key.
+            return _Presented(via=via, api_key=api_key, key=known)
+        if rules.admission.auth_type == "none":
+            return _Presented()
+        if api_key is not ApiKeyOutcome.NONE and api_key is not ApiKeyOutcome.MALFORMED and not self._like_a_key():
+            tried = failure_key(peer, role, CredentialClass.API_KEY, browser=origin.browser)
+            locked = self.ledger.locked_for(tried, now=monotonic())
+            secret = SecretOutcome.LOCKED if locked > 0 else SecretOutcome.MISSING
+            return _Presented(secret=secret, via=via, locked_for=locked, api_key=api_key)
         locked = self.ledger.locked_for(key, now=monotonic())
         if locked > 0:
-            return SecretOutcome.LOCKED, via, locked
+            return _Presented(secret=SecretOutcome.LOCKED, via=via, locked_for=locked, api_key=api_key)
         outcome = await self._compare(value)
-        return outcome, via, _BUSY_SECONDS if outcome is SecretOutcome.LOCKED else 0.0
+        busy = _BUSY_SECONDS if outcome is SecretOutcome.LOCKED else 0.0
+        return _Presented(secret=outcome, via=via, locked_for=busy, api_key=api_key)
+
+    def _like_a_key(self) -> bool:
+        """True where somebody chose a shared secret that looks like an API key: then both have to be tried."""
+        return any(text is not None and text.startswith(KEY_PREFIX) for text in (self.rules.token, self.rules.password))
 
     async def _compare(self, value: str) -> SecretOutcome:
         rules = self.rules
@@ -320,7 +429,9 @@ class Gatekeeper:
 
     # --- consequences
 
-    def _refuse(self, verdict: Refused, peer: Peer, question: AdmissionQuestion) -> Rejection:
+    def _refuse(
+        self, verdict: Refused, peer: Peer, question: AdmissionQuestion, conn_id: str = ""
+    ) -> Rejection:
         delay = 0.0
         if verdict.counts is not None:
             proven = question.device.device_id if _is_proven(question) and question.device is not None else None
@@ -344,13 +455,16 @@ class Gatekeeper:
             delay_ms=round(delay * 1000) or None,
             origin=peer.origin,
         )
+        record_refusal(self._audit, verdict, question, conn_id)
         return Rejection(error=verdict.error, close=verdict.close, http_status=verdict.http_status, delay=delay)
 
     def _succeeded(self, key: FailureKey, question: AdmissionQuestion) -> None:
         if question.secret is SecretOutcome.MATCH:
             self.ledger.succeeded(key)
 
-    async def _ask_for_pairing(self, needed: PairingNeeded, question: AdmissionQuestion) -> Rejection:
+    async def _ask_for_pairing(self, needed: PairingNeeded, question: AdmissionQuestion, conn_id: str) -> Rejection:
+        if needed.setup_id is not None and self._setup_codes is not None:
+            await self._setup_codes.bind(needed.setup_id, needed.device_id)
         outcome = await self._book.request_pairing(_ask(question, needed.scopes), self._now_ms())
         for event in outcome.events:
             self._publish(event)
@@ -363,10 +477,18 @@ class Gatekeeper:
             peer=question.peer.client_address,
             reason=needed.reason,
         )
+        await record_request(self._audit, outcome, question, needed.reason)
         refusal = pairing_refusal(needed, outcome.request.request_id)
+        if conn_id:
+            seen = Remembered(
+                verdict=needed, peer=question.peer, client=question.params.client.id,
+                request_id=outcome.request.request_id,
+            )  # fmt: skip
+            self.verdicts.put(conn_id, seen)
+        record_refusal(self._audit, refusal, question, conn_id)
         return Rejection(error=refusal.error, close=refusal.close, http_status=refusal.http_status)
 
-    async def _let_in(self, verdict: Admitted, question: AdmissionQuestion) -> Grant:
+    async def _let_in(self, verdict: Admitted, question: AdmissionQuestion, api_key: ApiKey | None) -> Grant:
         params, now = question.params, self._now_ms()
         record: PairedDevice | None = question.pairing if isinstance(question.pairing, PairedDevice) else None
         if verdict.pair_silently:
@@ -381,17 +503,31 @@ class Gatekeeper:
                 scopes=verdict.scopes,
                 peer=question.peer.client_address,
             )
+            if approved.events:  # nothing was decided anew where the record stood already
+                await record_paired_silently(self._audit, record, question, verdict.trail)
         elif verdict.upgrade_scopes:
             wanted = (*verdict.scopes, *verdict.upgrade_scopes)
             outcome = await self._book.request_pairing(_ask(question, wanted), now)
             for event in outcome.events:
                 self._publish(event)
+            await record_request(self._audit, outcome, question, "scope-upgrade")
+        handed: tuple[HandedToken, ...] = ()
+        if verdict.setup is not None:
+            record, handed = await self._redeem(verdict, verdict.setup, question)
         token = None
         if record is not None:
+            handout: Handout | None = None
+            if verdict.method != "api-key":  # what a key opened must not outlive the key (V26)
+                by_itself = verdict.method == "device-token"
+                handout = await self._issued.hand_out(record, now, afresh=not by_itself)
+                record = handout.record
+            record = self._still_approved(record, verdict)
             self._book.touch(record.device_id, record.role, question.peer.client_address, now)
-            issued = self._tokens.issue(record)
-            if issued is not None:
-                token = IssuedToken(issued, record.token_issued_at_ms)
+            if verdict.method == "device-token":
+                self._issued.settle(record, now)
+            token = None if handout is None else _token(handout)
+        if api_key is not None:
+            self._keys.touch(api_key.key_id, question.peer.client_address, now)
         return Grant(
             role=verdict.role,
             scopes=verdict.scopes,
@@ -399,9 +535,50 @@ class Gatekeeper:
             protocol=verdict.protocol,
             params=params,
             device_id=verdict.device_id,
-            principal=_principal(verdict),
+            principal=_principal(verdict, api_key),
             device_token=token,
+            api_key_id=api_key.key_id if api_key is not None else None,
+            handed=handed,
         )
+
+    async def _redeem(
+        self, verdict: Admitted, setup: SetupRedemption, question: AdmissionQuestion
+    ) -> tuple[PairedDevice, tuple[HandedToken, ...]]:
+        """Spend a setup code: its device is paired and the code is worthless when this returns, or neither."""
+        if self._setup_codes is None:
+            raise SetupCodeSpent(setup.setup_id)
+        redeemed = await self._setup_codes.redeem(setup.setup_id, _ask(question, verdict.scopes), setup.handed)
+        for event in redeemed.events:
+            self._publish(event)
+        log.info(
+            "pairing approved by a setup code",
+            device_id=redeemed.device.device_id,
+            role=redeemed.device.role,
+            subject=setup.setup_id,
+            peer=question.peer.client_address,
+        )
+        await record_redeemed(self._audit, redeemed, question, verdict.trail)
+        if redeemed.handed is None:
+            return redeemed.device, ()
+        handout = await self._issued.hand_out(redeemed.handed, self._now_ms(), afresh=True)
+        operator, issued = handout.record, _token(handout)
+        if issued is None:
+            return redeemed.device, ()
+        token = HandedToken(
+            role=operator.role, scopes=operator.scopes, grant=DeviceTokenGrant(**attrs.asdict(issued))
+        )
+        return redeemed.device, (token,)
+
+    def _still_approved(self, record: PairedDevice, verdict: Admitted) -> PairedDevice:
+        """The record as it is now. Comparing a password or writing a request takes time: what was revoked, rotated or
+        narrowed meanwhile admits nobody (AUTH-5). From here to the live session nothing waits any more.
+        """
+        now = self._book.lookup(record.device_id, record.role)
+        if now is None or now.token_generation != record.token_generation:
+            raise ApprovalRefused(record.device_id, record.role, "revoked")
+        if not all(satisfies(frozenset(now.scopes), scope) for scope in verdict.scopes):
+            raise ApprovalRefused(record.device_id, record.role, "scope-upgrade")
+        return now
 
     # --- HTTP
 
@@ -417,25 +594,94 @@ class Gatekeeper:
         origin = OriginVerdict(ok=True, reason="checked by the HTTP rule", browser=peer.origin is not None)
         key = failure_key(peer, "operator", CredentialClass.SHARED_SECRET, browser=origin.browser)
         credential = TransportCredential(bearer=bearer)
-        secret, _, locked = await self._secret(ConnectAuth(), peer, credential, key, origin)
-        verdict = admit_http(peer=peer, rules=rules.admission, origin=origin, secret=secret, locked_for=locked)
+        found = await self._secret(ConnectAuth(), peer, "operator", credential, key, origin)
+        measured: dict[str, Any] = {
+            "peer": peer,
+            "rules": rules.admission,
+            "origin": origin,
+            "secret": found.secret,
+            "locked_for": found.locked_for,
+            "api_key": found.api_key,
+            "api_key_scopes": found.scopes,
+        }
+        verdict = admit_http(**measured)
         params = bearer_params(protocol=4, scopes=())
         if isinstance(verdict, Refused):
-            question = AdmissionQuestion(
-                params=params, peer=peer, rules=rules.admission, origin=origin, secret=secret, locked_for=locked
-            )
-            return self._refuse(verdict, peer, question)
-        if secret is SecretOutcome.MATCH:
+            return self._refuse(verdict, peer, AdmissionQuestion(params=params, **measured))
+        if found.secret is SecretOutcome.MATCH:
             self.ledger.succeeded(key)
-        return Grant(
+        if found.key is not None:
+            self._keys.touch(found.key.key_id, peer.client_address, self._now_ms())
+        grant = Grant(
             role=verdict.role,
             scopes=verdict.scopes,
             method=verdict.method,
             protocol=verdict.protocol,
             params=params,
             device_id=None,
-            principal=_principal(verdict),
+            principal=_principal(verdict, found.key),
+            api_key_id=found.key.key_id if found.key is not None else None,
         )
+        record_http(self._audit, grant, peer)
+        return grant
+
+    # --- what was issued
+
+    def lapsed(self, grant: Grant) -> str | None:
+        """Why whoever holds ``grant`` may stay no longer: the API key or device token it came in with has ended. None
+        while all is well, and where nothing can be known."""
+        if grant.api_key_id is not None:
+            return None if self._keys.live(grant.api_key_id, self._now_ms()) else "api key revoked or expired"
+        if grant.method != "device-token" or grant.device_id is None:
+            return None
+        try:
+            record = self._book.lookup(grant.device_id, grant.role)
+        except DeviceBookUnreadable:
+            return None
+        if record is None:
+            return "device removed"
+        return "device token expired" if self._issued.expired(record, self._now_ms()) else None
+
+    async def refresh(self, presented: str, *, peer: Peer) -> Handout | Rejection:
+        """``POST /auth/refresh``: the refresh token is the credential, and it is counted like one."""
+        try:
+            handout = await self._issued.refresh(presented, self._now_ms())
+        except RefreshRefused as refused:
+            delay = 0.0
+            if refused.guess:
+                key = failure_key(peer, "operator", CredentialClass.DEVICE_TOKEN, browser=peer.origin is not None)
+                delay = self.ledger.failed(key, now=monotonic()).delay
+            error = refresh_refusal(refused)
+            details = error.details or {}
+            log.warning("auth refresh refused", peer=peer.client_address, reason=refused.reason, detail=details["code"])
+            status = 403 if refused.reason == "disabled" else 401
+            return Rejection(error=error, close=Close(CloseCode.POLICY), http_status=status, delay=delay)
+        except (StoreError, DeviceBookUnreadable) as exc:
+            log.error("auth: a token cannot be refreshed", error=str(exc), peer=peer.client_address)
+            close = Close(CloseCode.TRY_AGAIN_LATER)
+            return Rejection(error=wire_error("store-unavailable"), close=close, http_status=503)
+        record_refreshed(self._audit, handout, peer.client_address)
+        return handout
+
+
+def refresh_refusal(refused: RefreshRefused) -> WireError:
+    """The wire error of a refusal, with its own word and the next command (AUTH-2)."""
+    standing = refused.reason in {"disabled", "not-a-device"}
+    key = f"refresh-{refused.reason}" if standing else f"refresh-token-{refused.reason}"
+    word = key.replace("-", "_")
+    return wire_error(key, details={"authReason": word, "remediationHint": ERRORS[key].fix})
+
+
+def _token(handout: Handout) -> IssuedToken | None:
+    if handout.device_token is None:
+        return None
+    return IssuedToken(
+        handout.device_token,
+        handout.record.token_issued_at_ms,
+        handout.expires_at_ms,
+        handout.refresh_token,
+        handout.refresh_expires_at_ms,
+    )
 
 
 def _checker(rules: GatekeeperRules) -> PasswordChecker | None:
@@ -446,7 +692,9 @@ def _is_proven(question: AdmissionQuestion) -> bool:
     return question.device is not None and question.device.ok and isinstance(question.pairing, PairedDevice)
 
 
-def _principal(verdict: Admitted) -> str:
+def _principal(verdict: Admitted, api_key: ApiKey | None = None) -> str:
+    if api_key is not None:
+        return f"api-key:{api_key.key_id}"
     if verdict.device_id is not None:
         return f"device:{verdict.device_id}:{verdict.role}"
     return f"{verdict.method}:{verdict.role}"

@@ -11,6 +11,7 @@ not in the table is 404.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import attrs
@@ -21,25 +22,29 @@ from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.locality import Peer
 from openclaw_gateway.policy.origin import OriginRules, check_http_request
 from openclaw_gateway.protocol import jsonrpc
-from openclaw_gateway.protocol.errors import WireError
+from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import CallError
 from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant, Rejection
+from openclaw_gateway.server.upgrade import SECURITY_HEADERS
 from openclaw_gateway.value import Value
 
-__all__ = ["HttpApp", "HttpCaller", "HttpReply", "HttpRequest", "HttpRules", "Route", "json_reply", "text_reply"]
+__all__ = [
+    "BodyTooBig",
+    "HttpApp",
+    "HttpCaller",
+    "HttpReply",
+    "HttpRequest",
+    "HttpRules",
+    "Route",
+    "json_reply",
+    "refuse",
+    "text_reply",
+]
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_SECONDS: Final = 10.0
 _SAFE_PATH: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-._~")
-_SECURITY_HEADERS: Final = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
-    (b"x-frame-options", b"DENY"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"cache-control", b"no-store"),
-)
 
 log = get_logger("http")
 
@@ -73,6 +78,7 @@ class Route(Value):
     handler: Callable[[HttpRequest, Grant | None], Awaitable[HttpReply]]
     needs_admission: bool = True
     probe: bool = False  # answers while draining and while gateway.transports.http is disabled
+    every_method: bool = False  # the handler answers every method itself, and nothing but GET does anything
 
 
 class BodyTooBig(Exception):
@@ -113,6 +119,10 @@ class HttpCaller(Value):
         return self.grant.params.client.id
 
     @property
+    def auth_method(self) -> str:
+        return self.grant.method
+
+    @property
     def device_id(self) -> str | None:
         return None
 
@@ -138,6 +148,7 @@ class HttpApp:
         self.rules = rules
         self.draining = False
         self.routes: dict[str, Route] = {"/rpc": Route(methods=("POST",), handler=self._rpc)}
+        self.prefixes: dict[str, Route] = {}  # "/x/": everything below it that has no route of its own
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -148,13 +159,9 @@ class HttpApp:
             log.exception("request failed", exc=exc, path=scope["path"])
             reply = text_reply(500, "Internal Server Error")
         head_only = scope["method"] == "HEAD"
-        headers = [
-            (b"content-type", reply.content_type),
-            (b"content-length", b"%d" % len(reply.body)),
-            *_SECURITY_HEADERS,
-            *reply.headers,
-            *self._cors_headers(scope),
-        ]
+        headers = [*SECURITY_HEADERS, *reply.headers, *self._cors_headers(scope)]
+        if reply.status != HTTPStatus.NO_CONTENT:  # RFC 9110 section 8.6: what has no content has no length of it
+            headers += [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body))]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if head_only else reply.body})
 
@@ -163,22 +170,22 @@ class HttpApp:
         if not _canonical(raw_path):
             return text_reply(400, "Bad Request: not a canonical path")
         path = raw_path.decode("ascii")
-        route = self.routes.get(path)
+        route = self._route(path)
         if route is None or not (self.rules.enabled or route.probe):
             return text_reply(404, "Not Found")
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             headers[name] = headers[name] + b", " + value if name in headers else value
         method = scope["method"]
-        if method == "OPTIONS" and self._is_preflight(headers) and not route.probe:
+        if method == "OPTIONS" and self._is_preflight(headers) and not (route.probe or route.every_method):
             return HttpReply(status=204, headers=_preflight_headers(route))
-        if method not in route.methods:
+        if method not in route.methods and not route.every_method:
             return text_reply(405, "Method Not Allowed", (b"allow", ", ".join(route.methods).encode()))
         if self.draining and not route.probe:
             return text_reply(503, "Gateway stopping", (b"retry-after", b"2"))
         client = scope["client"] or ("", 0)
         peer = self._gatekeeper.describe(client[0], tuple(scope["headers"]), tls=scope["scheme"] == "https")
-        refusal = self._cross_site(method, headers, peer) if not route.probe else None
+        refusal = None if route.probe or route.every_method else self._cross_site(method, headers, peer)
         if refusal is not None:
             return refusal
         request = HttpRequest(
@@ -195,7 +202,7 @@ class HttpApp:
             rules = self._gatekeeper.rules
             verdict = await self._gatekeeper.http(peer=request.peer, bearer=bearer)
             if isinstance(verdict, Rejection):
-                return await _refuse(verdict)
+                return await refuse(verdict)
             try:
                 body = await request.body()
             except BodyTooBig:
@@ -206,6 +213,12 @@ class HttpApp:
             if self._gatekeeper.rules is rules:
                 return await route.handler(attrs.evolve(request, body=_already(body)), verdict)
             request = attrs.evolve(request, body=_already(body))
+
+    def _route(self, path: str) -> Route | None:
+        route = self.routes.get(path)
+        if route is None and self.prefixes:
+            route = next((below for prefix, below in self.prefixes.items() if path.startswith(prefix)), None)
+        return route
 
     def _cross_site(self, method: str, headers: Mapping[bytes, bytes], peer: Peer) -> HttpReply | None:
         verdict = check_http_request(
@@ -249,14 +262,25 @@ class HttpApp:
     async def _rpc(self, request: HttpRequest, grant: Grant | None) -> HttpReply:
         """JSON-RPC 2.0 over HTTP: one call or a batch; 200 with a reply, 204 where nothing is answered."""
         assert grant is not None
-        message = jsonrpc.decode_message(await request.body())
+        body = await request.body()
+        if self._gatekeeper.lapsed(grant) is not None:
+            return _lapsed()
+        message = jsonrpc.decode_message(body)
         caller = HttpCaller(grant=grant, peer=request.peer)
         if isinstance(message, jsonrpc.Invalid):
             return HttpReply(status=400, body=jsonrpc.encode_invalid(message))
         if isinstance(message, jsonrpc.Call):
             reply = await self._call(caller, message)
+            if self._gatekeeper.lapsed(grant) is not None:  # revoked while the call ran: its answer is dropped (AUTH-5)
+                return _lapsed()
             return HttpReply(status=200, body=reply) if reply is not None else HttpReply(status=204)
-        replies = [reply for item in message.items if (reply := await self._call(caller, item)) is not None]
+        replies = []
+        for item in message.items:
+            reply = await self._call(caller, item)
+            if self._gatekeeper.lapsed(grant) is not None:
+                return _lapsed()
+            if reply is not None:
+                replies.append(reply)
         return HttpReply(status=200, body=jsonrpc.encode_batch(replies)) if replies else HttpReply(status=204)
 
     async def _call(self, caller: HttpCaller, call: jsonrpc.Call | jsonrpc.Invalid) -> bytes | None:
@@ -303,7 +327,14 @@ def _http_error(message: str, type_: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": type_}}
 
 
-async def _refuse(verdict: Rejection) -> HttpReply:
+def _lapsed() -> HttpReply:
+    """The credential ended while the request was under way."""
+    error = wire_error("auth-api-key-revoked")
+    return json_reply(401, {"error": {"message": error.message, "type": "unauthorized", **error.to_wire()}})
+
+
+async def refuse(verdict: Rejection) -> HttpReply:
+    """The answer to a refused request, after the delay that guessing costs."""
     if verdict.delay:
         await trio.sleep(verdict.delay)
     error: WireError = verdict.error

@@ -19,7 +19,9 @@ _PAGE = """OpenClaw gateway (openclaw_gateway {version})
 This port speaks WebSocket (upgrade any path) and HTTP:
   GET  /health    is it alive?
   GET  /readyz    is every part ready?
-  POST /rpc       JSON-RPC 2.0, Authorization: Bearer <token>
+  POST /rpc       JSON-RPC 2.0, Authorization: Bearer <credential>
+                  on this host the gateway's token will do; from elsewhere an API key,
+                  over https (on the gateway's host: openclaw tokens create <name>)
 
 Try: openclaw status
 """

@@ -47,7 +47,9 @@ class Strangers:
             self._evict(next(iter(mine)))
             mine = self._by_key.setdefault(key, OrderedDict())
         elif len(self._all) >= self.total:
-            self._evict(next(iter(self._all)))
+            # The address with the most sockets pays, so that a flood from many does not push out an honest one.
+            crowd = max(self._by_key.values(), key=len)
+            self._evict(next(iter(crowd)))
         mine[wire] = None
         self._all[wire] = key
 
@@ -106,6 +108,16 @@ class SessionRegistry:
 
     def of_device(self, device_id: str, role: str | None = None) -> list[Session]:
         return [s for s in self._admitted if s.device_id == device_id and role in {None, s.role}]
+
+    def cut_device(self, device_id: str, role: str | None, spared: str | None = None) -> None:
+        """End what a device (in one role, or all) has open, without another byte of answers. ``spared``: the id of the
+        connection that itself asked for it; it ends behind its answer.
+        """
+        for session in self.of_device(device_id, role):
+            if session.conn_id == spared:
+                session.disarm()
+            else:
+                session.cut(CloseCode.DEVICE_REMOVED, "device removed")
 
     def close_all(self, code: CloseCode, reason: str) -> None:
         for session in self.live:

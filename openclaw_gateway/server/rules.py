@@ -12,11 +12,12 @@ from openclaw_gateway.policy.addresses import NetworkSet, parse_networks
 from openclaw_gateway.policy.admission import AdmissionRules, AutoApproveRules
 from openclaw_gateway.policy.locality import PeerRules
 from openclaw_gateway.policy.origin import OriginRules, normalise_origin
+from openclaw_gateway.policy.tokenlife import LifeRules
 from openclaw_gateway.server.core import Limits
 from openclaw_gateway.server.gatekeeper import GatekeeperRules
 from openclaw_gateway.server.http import HttpRules
 
-__all__ = ["gatekeeper_rules", "http_rules", "limits"]
+__all__ = ["gatekeeper_rules", "http_rules", "life_rules", "limits"]
 
 
 def _networks(entries: tuple[str, ...]) -> NetworkSet:
@@ -55,6 +56,16 @@ def gatekeeper_rules(
         password=auth.password,
         password_hash=auth.password_hash,
         password_expires_at=expires,
+        life=life_rules(config),
+    )
+
+
+def life_rules(config: GatewayConfig) -> LifeRules:
+    auth = config.auth
+    return LifeRules(
+        expires_in_ms=None if auth.expires_in is None else max(1, round(auth.expires_in * 1000)),
+        refresh_enabled=auth.refresh.enabled,
+        max_uses=auth.refresh.max_uses,
     )
 
 

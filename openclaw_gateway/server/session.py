@@ -34,7 +34,7 @@ from openclaw_gateway.protocol import jsonrpc
 from openclaw_gateway.protocol.close import Close, CloseCode
 from openclaw_gateway.protocol.connect import bearer_params
 from openclaw_gateway.protocol.device import Challenge
-from openclaw_gateway.protocol.errors import WireError, wire_error
+from openclaw_gateway.protocol.errors import WireError, hinted, wire_error
 from openclaw_gateway.protocol.frames import (
     FrameFault,
     decode_request,
@@ -58,6 +58,7 @@ MAX_PARKED_BYTES: Final = 128 * 1024  # all of them: times 512 strangers this is
 MAX_RUNNING: Final = 64  # calls in flight per connection that need a task
 MAX_WRONG_ROLE: Final = 10
 GOODBYE_SECONDS: Final = 2.0
+CUT_SECONDS: Final = 0.8  # the same where authority was taken back: all is over within a second (AUTH-5)
 _ID = re.compile(rb'"id"\s*:\s*"([^"\\]{1,256})"')
 
 TEXT, BINARY, CONT, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PONG
@@ -71,6 +72,7 @@ class Session:
         "_admitting",
         "_core",
         "_credential",
+        "_farewell",
         "_fragments",
         "_fragments_text",
         "_last",
@@ -131,6 +133,7 @@ class Session:
         self._admitting = False
         self._parked: list[bytes] = []
         self._running: set[trio.CancelScope] = set()
+        self._farewell: Close | None = None  # the connection ends with it after the answer that is due
         self._wrong_role = 0
         self._fragments: bytearray | None = None
         self._fragments_text = False
@@ -153,6 +156,10 @@ class Session:
     @property
     def client_id(self) -> str:
         return self.grant.params.client.id if self.grant is not None else ""
+
+    @property
+    def auth_method(self) -> str:
+        return self.grant.method if self.grant is not None else ""
 
     @property
     def device_id(self) -> str | None:
@@ -187,7 +194,8 @@ class Session:
                     await self._barrier(trailing)
             finally:
                 self._leave()
-                with trio.move_on_after(GOODBYE_SECONDS, shield=True):
+                cut = self.scope.cause is not None and self.scope.cause.close.code is CloseCode.DEVICE_REMOVED
+                with trio.move_on_after(CUT_SECONDS if cut else GOODBYE_SECONDS, shield=True):
                     await self._goodbye()
                 self.wire.abort()
                 tasks.cancel_scope.cancel()
@@ -212,6 +220,8 @@ class Session:
         if not data:
             data = await receive()
         while data:
+            if self.scope.cause is not None:
+                return  # what came in the moment in which the connection was given up is not carried out any more
             self.received += len(data)
             at_boundary = not protocol.reader.buffer
             protocol.receive_data(data)
@@ -344,6 +354,7 @@ class Session:
                     challenge=self.challenge,
                     challenge_age=monotonic() - self.challenge_sent,
                     transport=self.dialect,
+                    conn_id=self.conn_id,
                 )
                 if isinstance(verdict, Rejection):
                     await self._reject(id_, verdict, answered=params is not None)
@@ -374,6 +385,7 @@ class Session:
         if full is not None:
             if hello:
                 self._reply_error(id_, full)
+            core.turned_away(self, full)
             self.scope.close(CloseCode.TRY_AGAIN_LATER, full.message)
             return
         self.grant, self.role, self.scopes = grant, grant.role, frozenset(grant.scopes)
@@ -382,6 +394,7 @@ class Session:
         self._methods = core.table.view(self.role, self.scopes)
         self._on_message = self._openclaw_message if self.dialect == "openclaw" else self._jsonrpc_message
         core.registry.admitted(self)
+        self.wire.leave_to_watchdog()
         if hello:
             self._reply(id_, core.hello(self, grant))
         core.joined(self)
@@ -454,6 +467,8 @@ class Session:
         finally:
             self._running.discard(scope)
         self.writer.flush()
+        if self._farewell is not None:
+            self.cut(self._farewell.code, self._farewell.reason, keep_answers=True)
 
     async def _run_call(self, spec: MethodSpec, id_: str, params: msgspec.Raw) -> None:
         try:
@@ -470,7 +485,12 @@ class Session:
             self.writer.push(text_frame(reply))
 
     async def _run_batch(self, batch: jsonrpc.Batch) -> None:
-        replies = [reply for item in batch.items if (reply := await self._answer_jsonrpc(item)) is not None]
+        replies = []
+        for item in batch.items:
+            if (reply := await self._answer_jsonrpc(item)) is not None:
+                replies.append(reply)
+            if self._farewell is not None:
+                break  # what comes behind it in the batch has lost its authority
         if replies:
             self.writer.push(text_frame(jsonrpc.encode_batch(replies)))
 
@@ -496,6 +516,8 @@ class Session:
         self.writer.flush()
 
     def _reply_error(self, id_: jsonrpc.Id, error: WireError) -> None:
+        if self.grant is None:
+            error = hinted(error)  # whoever is turned away hears what to do next (AUTH-2)
         if self.dialect == "openclaw":
             self.writer.push(text_frame(encode_error(str(id_), error.to_wire())))
         else:
@@ -530,6 +552,27 @@ class Session:
 
     # --- the end
 
+    def cut(self, code: CloseCode, reason: str, *, keep_answers: bool = False) -> None:
+        """End the connection now: running calls are cancelled, and of what was answered but has not begun to leave
+        nothing leaves but the Close frame (AUTH-5). Synchronous, harmless when repeated.
+        """
+        self.scope.close(code, reason)
+        for scope in tuple(self._running):
+            scope.cancel()
+        cause = self.scope.cause
+        if cause is not None and not cause.abrupt:
+            self.writer.finish(_close_frame(cause.close), keep_pending=keep_answers)
+
+    def disarm(self) -> None:
+        """Take no further calls: the connection is about to end behind an answer that it is owed."""
+        self._methods = {}
+
+    def close_when_answered(self, code: CloseCode, reason: str) -> None:
+        """End the connection behind the answer to the call that runs now; only for that call's own handler, when
+        nothing waits any more between it and the answer.
+        """
+        self._farewell = Close(code, reason)
+
     def _spawn(self, task: Any) -> None:
         assert self._tasks is not None
         self._tasks.start_soon(task)
@@ -553,14 +596,16 @@ class Session:
         assert cause is not None
         if cause.abrupt:
             return
-        last = self._last
-        if not last:
-            last = Frame(Opcode.CLOSE, _close_payload(cause.close)).serialize(mask=False)
+        last = self._last or _close_frame(cause.close)
         self.writer.finish(last, keep_pending=cause.close.reason != "slow consumer")
         await self.writer.wait_drained()
         await self.wire.send_eof()
         while await self.wire.receive_some():
             pass
+
+
+def _close_frame(close: Close) -> bytes:
+    return Frame(Opcode.CLOSE, _close_payload(close)).serialize(mask=False)
 
 
 def _close_payload(close: Close) -> bytes:

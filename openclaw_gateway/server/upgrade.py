@@ -6,14 +6,17 @@ It must not know what a WebSocket session is; it returns the request and the byt
 every hypercorn object.
 
 Invariants: h2c is never spoken (`Upgrade: h2c` and `PRI *` are refused: V57, a header-forging tunnel behind proxies
-that forward Upgrade); a head over `MAX_HEAD_BYTES` is answered 431 even when it came in one piece; the stream is closed
-by hypercorn exactly when no upgrade was taken out.
+that forward Upgrade); a request with both Transfer-Encoding and Content-Length is refused and its connection closed
+(RFC 9112 section 6.1); "100 Continue" is sent when the application first asks for the body, so never before admission
+(RFC 9110 section 10.1.1); refusals made here carry `SECURITY_HEADERS`; a head over `MAX_HEAD_BYTES` is answered 431
+even when it came in one piece; the stream is closed by hypercorn exactly when no upgrade was taken out.
 
 tests/server/test_hypercorn_contract.py guards the members that are overridden here; hypercorn is pinned to 0.18.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import attrs
@@ -30,7 +33,16 @@ from hypercorn.typing import ConnectionState
 from openclaw_gateway.server.wire import Wire
 from openclaw_gateway.value import Value
 
-__all__ = ["HttpServer", "UpgradeRequest"]
+__all__ = ["SECURITY_HEADERS", "HttpServer", "UpgradeRequest"]
+
+SECURITY_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
 
 MAX_HEAD_BYTES: Final = 16 * 1024
 KEEP_ALIVE_SECONDS: Final = 15.0
@@ -75,14 +87,33 @@ def _asks_for_http2(request: h11.Request) -> bool:
     return any(name == b"upgrade" and b"h2c" in value.lower() for name, value in request.headers)
 
 
+def _has_two_lengths(request: h11.Request) -> bool:
+    return {b"transfer-encoding", b"content-length"} <= {name for name, _ in request.headers}
+
+
+class _Inviting:
+    """An application whose first look at the body sends for it (100 Continue)."""
+
+    def __init__(self, app: Any, invite: Callable[[], Awaitable[None]]) -> None:
+        self._app = app
+        self._invite = invite
+
+    async def __call__(self, scope: Any, receive: Any, send: Any, *spawners: Any) -> None:
+        async def inviting() -> Any:
+            await self._invite()
+            return await receive()
+
+        await self._app(scope, inviting, send, *spawners)
+
+
 class _HeadProtocol(H11Protocol):
-    """hypercorn's HTTP/1.1 with the three checks of this module in front of every request."""
+    """hypercorn's HTTP/1.1 with the checks of this module in front of every request."""
 
     async def _create_stream(self, request: h11.Request) -> None:
         head = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
         if head > MAX_HEAD_BYTES:
             await self._refuse(431)
-        elif _asks_for_http2(request):
+        elif _asks_for_http2(request) or _has_two_lengths(request):
             await self._refuse(400)
         elif request.method == b"GET" and _wants_websocket(request):
             if request.http_version < b"1.1":  # RFC 6455 section 4.2.1: at least HTTP/1.1
@@ -92,7 +123,27 @@ class _HeadProtocol(H11Protocol):
                 UpgradeRequest(bytes(request.target), tuple(request.headers), bytes(self.connection.trailing_data[0]))
             )
         else:
-            await super()._create_stream(request)
+            app = self.app
+            self.app = _Inviting(app, self._invite)  # type: ignore[assignment]  # called just as AppWrapper is
+            try:
+                await super()._create_stream(request)
+            finally:
+                self.app = app
+
+    async def _invite(self) -> None:
+        if self.connection.they_are_waiting_for_100_continue:
+            await super()._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
+
+    async def _send_h11_event(self, event: Any) -> None:
+        """hypercorn would send 100 as soon as it has read the head; `_invite` does when somebody wants the body."""
+        if not isinstance(event, h11.InformationalResponse):
+            await super()._send_h11_event(event)
+
+    async def _send_error_response(self, status_code: int) -> None:
+        headers = [(b"content-length", b"0"), (b"connection", b"close"), *SECURITY_HEADERS]
+        headers += self.config.response_headers("h11")
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        await self._send_h11_event(h11.EndOfMessage())
 
     async def _refuse(self, status: int) -> None:
         await self._send_error_response(status)

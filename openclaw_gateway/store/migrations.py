@@ -86,6 +86,110 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # A row here: authority was taken back, and backups that still hold it are there to be dropped (V26).
         "CREATE TABLE backup_duty (since_ms INTEGER PRIMARY KEY) STRICT",
     ),
+    (
+        # Devices that a person removed: they come back by an approval, never by themselves (V26).
+        """CREATE TABLE removed_devices (
+            device_id TEXT PRIMARY KEY,
+            removed_at_ms INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX removed_by_age ON removed_devices (removed_at_ms)",
+    ),
+    (
+        # Where the audit trail had got to when its file was last flushed: a tail that is cut off shows by this.
+        """CREATE TABLE audit_head (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            seq INTEGER NOT NULL,
+            hash TEXT NOT NULL
+        ) STRICT""",
+    ),
+    (
+        # People on message channels. Every row here is about a direct chat: what is decided in one counts nowhere else.
+        """CREATE TABLE sender_requests (
+            request_id TEXT PRIMARY KEY,
+            channel TEXT NOT NULL,
+            account TEXT NOT NULL,
+            sender_id TEXT NOT NULL,
+            display_name TEXT NOT NULL,
+            salt BLOB NOT NULL,
+            rejected INTEGER NOT NULL,
+            created_at_ms INTEGER NOT NULL,
+            expires_at_ms INTEGER NOT NULL,
+            UNIQUE (channel, account, sender_id)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE senders (
+            channel TEXT NOT NULL,
+            account TEXT NOT NULL,
+            sender_id TEXT NOT NULL,
+            display_name TEXT NOT NULL,
+            policy TEXT NOT NULL,
+            decided_at_ms INTEGER NOT NULL,
+            decided_by TEXT NOT NULL,
+            PRIMARY KEY (channel, account, sender_id)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE sender_wrong_codes (
+            channel TEXT NOT NULL,
+            account TEXT NOT NULL,
+            wrong INTEGER NOT NULL,
+            PRIMARY KEY (channel, account)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE sender_history (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            at_ms INTEGER NOT NULL,
+            event TEXT NOT NULL,
+            channel TEXT NOT NULL,
+            account TEXT NOT NULL,
+            sender_id TEXT NOT NULL,
+            display_name TEXT NOT NULL,
+            actor TEXT NOT NULL,
+            request_id TEXT
+        ) STRICT""",
+    ),
+    (
+        # One family of refresh tokens per (device, role), bound to the device token it belongs to (C18).
+        """CREATE TABLE refresh_families (
+            device_id TEXT NOT NULL,
+            role TEXT NOT NULL,
+            family BLOB NOT NULL UNIQUE,
+            uses INTEGER NOT NULL,
+            issued_at_ms INTEGER NOT NULL,
+            bound BLOB NOT NULL,
+            revoked_at_ms INTEGER,
+            PRIMARY KEY (device_id, role),
+            FOREIGN KEY (device_id, role) REFERENCES device_roles (device_id, role) ON DELETE CASCADE
+        ) STRICT, WITHOUT ROWID""",
+        # A revoked key stays, so that it answers "revoked" and not "wrong" (AUTH-2).
+        """CREATE TABLE api_keys (
+            key_id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            digest BLOB NOT NULL UNIQUE,
+            scopes TEXT NOT NULL,
+            created_at_ms INTEGER NOT NULL,
+            created_by TEXT NOT NULL,
+            expires_at_ms INTEGER,
+            revoked_at_ms INTEGER,
+            last_used_at_ms INTEGER,
+            last_ip TEXT
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE UNIQUE INDEX api_key_names ON api_keys (name) WHERE revoked_at_ms IS NULL",
+    ),
+    (
+        # Setup codes: digests only. A spent row stays a day, so that its issuer can learn what became of it.
+        """CREATE TABLE setup_codes (
+            setup_id TEXT PRIMARY KEY,
+            access TEXT NOT NULL,
+            token_digest BLOB NOT NULL UNIQUE,
+            join_digest BLOB UNIQUE,
+            join_salt BLOB,
+            issuer TEXT NOT NULL,
+            urls TEXT NOT NULL,
+            tls_fingerprint TEXT,
+            created_at_ms INTEGER NOT NULL,
+            expires_at_ms INTEGER NOT NULL,
+            bound_to TEXT,
+            device_name TEXT,
+            spent_at_ms INTEGER
+        ) STRICT, WITHOUT ROWID""",
+    ),
     # Nodes: what a person allowed each to lend, what waits for that, what outlives a connection, and waiting work.
     (
         """CREATE TABLE node_surfaces (
@@ -166,7 +270,15 @@ def migrate(
 
 
 def holds_something(db: sqlite3.Connection) -> bool:
-    """True where losing this database would lose a decision of a person: a paired (or revoked) device."""
+    """True where losing this database would lose a decision of a person: a paired (or revoked) device, a sender, a
+    key."""
     if version_of(db) < 1:
         return False
-    return bool(db.execute("SELECT EXISTS (SELECT 1 FROM device_roles)").fetchone()[0])
+    if bool(db.execute("SELECT EXISTS (SELECT 1 FROM device_roles)").fetchone()[0]):
+        return True
+    # A backup may be of an older format, without these tables.
+    for table in ("senders", "api_keys"):
+        known = db.execute("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?)", (table,)).fetchone()[0]
+        if known and db.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").fetchone()[0]:  # noqa: S608 - a constant
+            return True
+    return False

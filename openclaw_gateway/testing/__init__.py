@@ -10,14 +10,17 @@ Everything behind the stream is the gateway itself: admission, sessions, methods
 
 from __future__ import annotations
 
+from openclaw_gateway.testing.channel import ScriptedChannel, open_scripted_channel
 from openclaw_gateway.testing.gateway import connect_peer, open_memory_gateway, open_memory_stream
 from openclaw_gateway.testing.peer import PeerClosed, ScriptedPeer, connect_params
 
 __all__ = [
     "PeerClosed",
+    "ScriptedChannel",
     "ScriptedPeer",
     "connect_params",
     "connect_peer",
     "open_memory_gateway",
     "open_memory_stream",
+    "open_scripted_channel",
 ]

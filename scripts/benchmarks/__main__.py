@@ -7,6 +7,7 @@ import datetime
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import measure
+from . import device_token, measure
 from .load import LoadError, request_frame
 from .report import Row, failed, markdown, table
 from .servers import TOKEN, Official, Server, openclaw, ours, program
@@ -79,6 +80,7 @@ def _both(official: Official, only: set[str], quick: bool) -> list[Row]:
             _say("connect to hello")
             rate, beside_rate = measure.connects(pair)
             rows.append(_faster("connect to hello, 8 at a time", rate, beside_rate, 1.5))
+            rows.append(_device_token(pair, 2 if quick else 3))
         if "throughput" in only:
             rows += _throughput(pair, 0.5 if quick else 1.5)
         if "idle" in only:
@@ -87,6 +89,20 @@ def _both(official: Official, only: set[str], quick: bool) -> list[Row]:
             cells = (f"{share:.2%}", f"{beside:.2%}", "")
             rows.append(Row("idle CPU, 20 clients", *cells, "< 0.5% of a core", share < 0.005))
     return rows
+
+
+def _device_token(pair: tuple[Server, Server], rounds: int) -> Row:
+    """Connects of a paired device, one after another, the servers in turns; medians over the rounds."""
+    _say("connect with a device token")
+    devices = [device_token.Device() for _ in pair]
+    for server, device in zip(pair, devices, strict=True):
+        device_token.pair(server.port, TOKEN, device)
+    rates: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for place, (server, device) in enumerate(zip(pair, devices, strict=True)):
+            rates[place].append(device_token.connects(server.port, device, count=200, warm_up=20).per_second)
+    mine, theirs = (statistics.median(found) for found in rates)
+    return _faster("connect with a device token, one at a time", mine, theirs, 1.5)
 
 
 def _throughput(pair: tuple[Server, Server], seconds: float) -> list[Row]:

@@ -200,7 +200,7 @@ class Attacker(RawClient):
 
 @asynccontextmanager
 async def open_victim(
-    auth: str = "token", *, patient: bool = False, resolved: ResolvedAuth | None = None, **config: Any
+    auth: str | AuthConfig = "token", *, patient: bool = False, resolved: ResolvedAuth | None = None, **config: Any
 ) -> AsyncIterator[Gateway]:
     """A real gateway on a free port. Without ``patient`` failures cost no delay (they are counted all the same)."""
     secrets = {
@@ -209,7 +209,7 @@ async def open_victim(
         "none": AuthConfig(type="none"),
         "trusted-proxy": AuthConfig(type="trusted-proxy"),
     }
-    whole = GatewayConfig(port=0, auth=secrets[auth], **config)
+    whole = GatewayConfig(port=0, auth=secrets[auth] if isinstance(auth, str) else auth, **config)
     async with open_gateway(whole, auth=resolved, env={}) as gateway:
         if not patient:
             gateway.gatekeeper.ledger = FailureLedger(LockoutRules(delays=(0.0,)))

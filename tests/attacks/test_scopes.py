@@ -31,6 +31,9 @@ from .attacker import (
 SECRETS: dict[str, dict[str, str]] = {"none": {}, "token": {"token": TOKEN}, "password": {"password": PASSWORD}}
 INVENTED = ("operator.superuser", "*", "operator.*", "admin", "OPERATOR.ADMIN", "operator.admin ", "node.invoke", "any")
 
+# What an admitted operator may ask without any scope: how the gateway is, and a new token of its own for its old one.
+NO_SCOPE = {"health", "auth.refresh"}
+
 # What each scope opens by itself, spelled out here so that a change of the rule needs a change of this test.
 OPENS = {
     "operator.admin": set(ALL_SCOPES),
@@ -138,7 +141,7 @@ async def test_v22_no_scopes_grant_nothing(mode: str) -> None:
         assert outcome.hello["snapshot"]["presence"] == []
         assert outcome.hello["snapshot"]["health"] == {}
         for name in gateway.rpc.names:
-            if name == "health":  # the probe's one question
+            if name in NO_SCOPE:
                 continue
             if _is_for_nodes(gateway, name):  # refused by role; ten of those end the connection
                 continue
@@ -183,8 +186,8 @@ async def test_v41_every_method_is_refused_without_its_scope_on_every_way_in(vic
                 assert spec is not None
                 if _is_for_nodes(victim, name):
                     continue
-                assert spec.scope in ALL_SCOPES or name == "health"
-                if name == "health" or spec.scope in OPENS[held]:
+                assert spec.scope in ALL_SCOPES or name in NO_SCOPE
+                if name in NO_SCOPE or spec.scope in OPENS[held]:
                     continue
                 reply = await client.call(name, {"enabled": False, "text": "x", "raw": "{}"})
                 assert reply["error"]["details"]["missingScope"] == spec.scope
@@ -215,8 +218,10 @@ async def _jsonrpc_reply(client: Attacker) -> Any:
 async def test_v41_every_http_route_asks_the_same_gatekeeper(victim: Gateway, far_port: int) -> None:
     routes = victim._http.routes
     open_routes = {path for path, route in routes.items() if not route.needs_admission}
-    assert open_routes == {"/", "/health", "/healthz", "/ready", "/readyz", "/startupz"}
-    for path in open_routes:
+    probes = {"/", "/health", "/healthz", "/ready", "/readyz", "/startupz"}
+    # The refresh token in its body is that route's credential (tests/server/test_refresh.py).
+    assert open_routes == probes | {"/auth/refresh"}
+    for path in probes:
         assert routes[path].methods == ("GET", "HEAD")
     for path in routes.keys() - open_routes:
         for method in routes[path].methods:

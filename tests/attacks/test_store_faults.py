@@ -68,7 +68,7 @@ async def test_v60_records_that_cannot_be_read_admit_nobody(fault: str, state: P
         assert [s.device_id for s in gateway._core.registry if s.device_id] == []
 
 
-@pytest.mark.expect_error_log("pairing state cannot be written")
+@pytest.mark.expect_error_log("pairing state cannot be written", "audit")
 @pytest.mark.parametrize("fault", ["removed", "replaced", "damaged"])
 async def test_v60_a_store_that_fails_while_it_runs_admits_no_new_device(fault: str, state: Path) -> None:
     async with open_victim(state_dir=state) as gateway, remote_door(gateway) as far:

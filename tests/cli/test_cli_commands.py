@@ -46,6 +46,17 @@ def test_status_json_has_openclaws_keys(openclaw: Program) -> None:
         assert body["gateway"]["pid"] == openclaw.pid
         assert body["channelSummary"] == []
         assert body["sessions"]["byAgent"] == []
+        gateway = body["gateway"]
+        assert (gateway["mode"], gateway["reachable"], gateway["error"]) == ("local", True, None)
+        assert gateway["url"] == gateway["probeUrl"]
+        assert {"urlSource", "connectLatencyMs", "self", "controlUiLinks"} <= gateway.keys()
+        assert gateway["bindHost"] == "127.0.0.1"
+        assert body["os"]["label"].startswith(body["os"]["platform"])
+        assert (body["rpc"]["kind"], body["rpc"]["capability"]) == ("read", "read_only")
+        assert body["rpc"]["version"] == gateway["version"]
+        assert body["config"]["daemon"] == body["config"]["cli"]
+        assert (body["service"]["loaded"], body["extraServices"], body["port"]["hints"]) == (False, [], [])
+        assert body["cli"]["entrypoint"]
         assert openclaw.secret not in done.stdout
 
 
@@ -62,6 +73,10 @@ def test_probe(openclaw: Program) -> None:
     assert body["ok"]
     assert body["targets"][0]["connect"]["rpcOk"]
     assert body["targets"][0]["presence"]
+    assert body["targets"][0]["self"]["reason"] == "self"
+    assert (body["primaryTargetId"], body["warnings"]) == ("localLoopback", [])
+    assert body["discovery"] == {"timeoutMs": 0, "count": 0, "beacons": []}
+    assert body["network"]["localLoopbackUrl"] == body["targets"][0]["url"]
 
 
 def test_call(openclaw: Program) -> None:
@@ -70,6 +85,7 @@ def test_call(openclaw: Program) -> None:
     failed = openclaw("gateway", "call", "no.such.method")
     assert failed.returncode == 1
     assert "unknown method: no.such.method" in failed.stderr
+    assert "fix: openclaw gateway call status" in failed.stderr
     assert "Traceback" not in failed.stderr
     wrong = openclaw("gateway", "call", "health", "--params", "[1]")
     assert wrong.returncode == 2
@@ -90,9 +106,12 @@ def test_s161_logs_carry_the_words_people_grep_for(openclaw: Program) -> None:
     assert "connect" in text
     assert "disconnect" in text
     assert "auth" in text
-    lines = [json.loads(line) for line in openclaw("logs", "--json", "-n", "3").stdout.splitlines()]
+    meta, *lines = [json.loads(line) for line in openclaw("logs", "--json", "-n", "3").stdout.splitlines()]
+    assert (meta["type"], meta["sourceKind"]) == ("meta", "file")
+    assert meta["cursor"] == meta["size"] > 0
     assert len(lines) == 3
-    assert all({"time", "level", "subsystem", "event"} <= set(line) for line in lines)
+    assert all({"time", "level", "subsystem", "event", "message", "raw"} <= set(line) for line in lines)
+    assert {line["type"] for line in lines} == {"log"}
 
 
 def test_s176_logs_follow(openclaw: Program) -> None:
@@ -123,7 +142,10 @@ def test_a_wrong_token_is_told_apart_from_a_gateway_that_is_down(openclaw: Progr
 def test_doctor_is_content_with_a_healthy_gateway(openclaw: Program) -> None:
     done = openclaw("doctor", "--json")
     assert done.returncode == 0, done.stdout
-    checks = {finding["check"]: finding["state"] for finding in json.loads(done.stdout)["checks"]}
+    body = json.loads(done.stdout)
+    checks = {finding["check"]: finding["state"] for finding in body["checks"]}
+    assert (body["schemaVersion"], body["checksRun"], body["checksSkipped"]) == (1, len(checks), 0)
+    assert {row["checkId"] for row in body["findings"]} == {name for name, state in checks.items() if state != "ok"}
     assert checks["gateway"] == "ok"
     assert checks["secret"] == "ok"
     assert openclaw.secret not in done.stdout
@@ -137,6 +159,57 @@ def test_auth1_doctor_fails_where_the_two_sides_have_different_secrets(openclaw:
     assert [finding["check"] for finding in findings] == ["gateway"]
     assert "OPENCLAW_GATEWAY_TOKEN" in findings[0]["text"]
     assert "another-token" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "kind"),
+    [
+        (("health", "--url", "ws://127.0.0.1:1", "--token", "x" * 24), 1, "tcp"),
+        (("health", "--token", "json-wrong-token-json-wrong"), 1, "AUTH_TOKEN_MISMATCH"),
+        (("gateway", "call", "no.such.method"), 1, "INVALID_REQUEST"),
+        (("config", "get", "no.such.path"), 1, "config"),
+        (("status", "--port", "99999"), 2, "usage"),
+        (("devices", "approve"), 1, "nothing-approved"),
+        (("devices", "approve", "ffffffff"), 1, None),
+        (("tokens", "revoke", "nobody"), 1, None),
+        (("pairing", "approve", "zzzzzzzz"), 1, None),
+    ],
+)
+def test_m4_a_failure_under_json_is_json_on_stdout(
+    openclaw: Program, command: tuple[str, ...], code: int, kind: str | None
+) -> None:
+    done = openclaw(*command, "--json")
+    body = json.loads(done.stdout)
+    assert (done.returncode, body["ok"]) == (code, False), done.stdout
+    assert body["error"]["message"]
+    assert body["error"]["type"] == (kind or body["error"]["type"])
+
+
+def test_m6_a_foreign_address_is_not_mended_by_starting_this_hosts_gateway(openclaw: Program) -> None:
+    for command in ("health", "status", "logs"):
+        done = openclaw(command, "--url", "ws://127.0.0.1:1", "--token", "x" * 24)
+        assert done.returncode == 1
+        assert "check the address and port" in done.stdout + done.stderr
+        assert "openclaw gateway start" not in done.stdout + done.stderr
+
+
+def test_m6_what_keeps_a_gateway_from_starting_comes_with_a_fix(openclaw: Program, tmp_path: Path) -> None:
+    taken = json.loads(openclaw("status", "--json").stdout)["gateway"]["port"]
+    other = Program(tmp_path / "state")
+    for arguments, fix in (
+        (("--port", str(taken)), f"openclaw gateway run --port {taken + 1}"),
+        (("--port", "0", "--bind", "203.0.113.9"), "openclaw config set gateway.bind"),
+        (("--bind", "foo"), "fix: give gateway.bind one of: loopback, lan"),
+    ):
+        done = other("gateway", "run", *arguments)
+        assert done.returncode in {1, 78}
+        assert fix in done.stderr
+    nowhere = Program(Path("/proc/nope"))("gateway", "run", "--port", "0")
+    assert (nowhere.returncode, "fix: export OPENCLAW_STATE_DIR=" in nowhere.stderr) == (1, True)
+
+
+def test_config_validate_says_valid(openclaw: Program) -> None:
+    assert json.loads(openclaw("config", "validate", "--json").stdout)["valid"] is True
 
 
 # --- no gateway -----------------------------------------------------------------------------------------------------

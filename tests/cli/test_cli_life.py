@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from openclaw_gateway.ops.instance import read_holder
 from tests.cli.program import Program, free_port
 
 pytestmark = pytest.mark.deadline(90)
@@ -42,6 +43,11 @@ def test_s173_s174_start_then_stop(openclaw: Program) -> None:
     again = openclaw("gateway", "start")
     assert again.returncode == 0
     assert f"runs already: ws://127.0.0.1:{port}" in again.stdout
+    other = openclaw("gateway", "start", "--port", str(port + 1))
+    assert other.returncode == 1
+    assert f"--port {port + 1} was not applied" in other.stderr
+    assert f"ws://127.0.0.1:{port}" in other.stderr
+    assert openclaw("gateway", "start", "--port", str(port), "--bind", "localhost").returncode == 0
     stopped = openclaw("gateway", "stop")
     assert stopped.returncode == 0, stopped.stderr
     assert f"port {port} is free" in stopped.stdout
@@ -202,6 +208,57 @@ def test_sighup_takes_a_changed_configuration_over(openclaw: Program) -> None:
         limits = json.loads(openclaw("status", "--json").stdout)["connections"]["limit"]
         assert limits == 7
         assert openclaw.pid == process.pid
+
+
+def test_cfg3_commands_follow_a_port_that_was_changed(openclaw: Program) -> None:
+    old, new = free_port(), free_port()
+    openclaw.config(f"{{gateway: {{port: {old}}}}}")
+    with openclaw.foreground() as process:
+        assert openclaw("config", "set", "gateway.port", str(new)).returncode == 0
+        process.send_signal(signal.SIGHUP)
+        wait_for_log(openclaw, "configuration applied")
+        holder = read_holder(openclaw.state)
+        assert holder is not None
+        assert (holder.port, holder.bind, holder.url) == (new, "loopback", f"ws://127.0.0.1:{new}")
+        shown = openclaw("status")
+        assert shown.returncode == 0, shown.stdout
+        assert re.search(r"config +ok +applied", shown.stdout)
+        stopped = openclaw("gateway", "stop")
+        assert stopped.returncode == 0
+        assert f"port {new} is free" in stopped.stdout
+
+
+def test_cfg1_cfg4_status_says_what_of_the_file_is_not_in_use(openclaw: Program) -> None:
+    port = free_port()
+    openclaw.config(f"{{gateway: {{port: {port}, nodes: {{invokeTimeoutMs: 'soon'}}}}}}")
+    with openclaw.foreground() as process:
+        shown = openclaw("status", "--json")
+        rows = {row["name"]: row for row in json.loads(shown.stdout)["rows"]}
+        assert "gateway.nodes.invokeTimeoutMs" in rows["config"]["text"]
+        openclaw.config(f"{{gateway: {{port: {port}, nodes: {{invokeTimeoutMs: 'later'}}}}}}")
+        process.send_signal(signal.SIGHUP)
+        wait_for_log(openclaw, "SIGHUP")
+        facts = json.loads(openclaw("status", "--json").stdout)
+        rows = {row["name"]: row for row in facts["rows"]}
+        assert rows["config"]["state"] == "unknown"
+        assert "is not applied (gateway.nodes.invokeTimeoutMs)" in rows["config"]["text"]
+        assert facts["config"]["fileHash"] != facts["config"]["appliedHash"]
+
+
+def test_net7_the_hint_is_the_first_line_of_the_log(tmp_path: Path) -> None:
+    openclaw = Program(tmp_path / "state", {"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+    with openclaw.foreground("--port", "0"):
+        first = json.loads((openclaw.state / "logs" / "gateway.log").read_text().splitlines()[0])
+    assert "a published port cannot work" in first["event"]
+    assert first["fix"] == "openclaw config set gateway.bind lan"
+
+
+@pytest.mark.parametrize("option", ["--token", "--password"])
+@pytest.mark.parametrize("command", [("gateway", "run"), ("status",), ("gateway", "call", "health")])
+def test_auth1_an_empty_secret_is_wrong_usage(openclaw: Program, command: tuple[str, ...], option: str) -> None:
+    done = openclaw(*command, option, "")
+    assert done.returncode == 2
+    assert f"{option}: is empty" in done.stderr
 
 
 def test_sd_notify_ready_and_stopping(tmp_path: Path) -> None:

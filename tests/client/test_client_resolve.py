@@ -50,9 +50,16 @@ def test_pair7_net6_the_local_gateway_is_dialled_over_loopback_at_the_port_it_ho
         assert resolve_target(env=env, port=20003).url == "ws://127.0.0.1:20003"
 
 
-def test_a_gateway_bound_to_one_address_is_dialled_there(env: dict[str, str]) -> None:
+def test_net6_a_gateway_bound_to_one_address_is_dialled_over_loopback(env: dict[str, str]) -> None:
     write(env, "{gateway: {bind: '192.168.7.7'}}")
-    assert resolve_target(env=env).url == "ws://192.168.7.7:18789"
+    assert resolve_target(env=env).url == "ws://127.0.0.1:18789"
+    write(env, "{gateway: {bind: '127.0.0.3'}}")
+    assert resolve_target(env=env).url == "ws://127.0.0.3:18789"
+    with InstanceLock.acquire(Path(env["OPENCLAW_STATE_DIR"]), port=20002, url="ws://127.0.0.1:20002"):
+        assert resolve_target(env=env).url == "ws://127.0.0.1:20002"  # where it listens, not where the file puts it
+    write(env, "{gateway: {bind: 'loopback'}}")
+    with InstanceLock.acquire(Path(env["OPENCLAW_STATE_DIR"]), port=20002, url="ws://[::1]:20002"):
+        assert resolve_target(env=env).url == "ws://[::1]:20002"
     write(env, "{gateway: {bind: '0.0.0.0'}}")
     assert resolve_target(env=env).url == "ws://127.0.0.1:18789"
 

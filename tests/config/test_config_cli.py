@@ -73,6 +73,22 @@ def test_set_parses_json5_else_text(home: Home, run: Run, path: str, value: str,
     assert tree == stored
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ('"24h"', "24h"), ('"1d"', "1d"), ('"90d"', "90d"), ('"1h30m"', "1h30m"), ("86400", "86400"),
+        ('"500ms"', "500ms"), ('"soon"', "24h"),
+    ],
+)  # fmt: skip
+def test_a_duration_is_shown_as_one_writes_it(home: Home, run: Run, written: str, shown: str) -> None:
+    home.write(f"{{gateway: {{auth: {{expiresIn: {written}}}}}}}")
+    assert run("get", "gateway.auth.expiresIn").stdout.strip() == shown
+    assert json.loads(run("get", "--json").stdout)["gateway"]["auth"]["expiresIn"] in {shown, 86400}
+    assert run("set", "gateway.auth.expiresIn", shown).exit_code == 0
+    assert "86400.0" not in home.file.read_text()
+    assert run("get", "gateway.auth.expiresIn").stdout.strip() == shown
+
+
 def test_cfg5_set_keeps_comments_and_references(home: Home, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_TOKEN", "a-token-of-some-length")
     home.write(SEED)

@@ -178,6 +178,8 @@ def test_json_five_agrees(document: tuple[Any, str]) -> None:
     value, text = document
     # json-five 1.1.2 leaves an escaped pair as two halves; ECMA-404 section 9 says that it is one character
     assume(re.search(r"\\ud[89ab]", text, re.IGNORECASE) is None)
+    # and takes a bare key such as e0 for an exponent and a bare key such as Infinity for a number
+    assume(re.search(r"[{,\s/][eE]\d|[{,\s/](Infinity|NaN|null|true|false)\w*\s*[:/]", text) is None)
     assert json_five.loads(text) == loads(text) == value
 
 

@@ -99,6 +99,7 @@ def test_s157_maxage_without_a_date_is_told(home: Home) -> None:
         '{gateway: {auth: {type: "password"}}}',
         '{gateway: {auth: {type: "trusted-proxy"}}}',
         '{gateway: {auth: {type: "trusted-proxy"}, trustedProxies: ["proxy.local"]}}',
+        '{gateway: {auth: {type: "trusted-proxy"}, trustedProxies: ["127.0.0.1"]}}',
         '{gateway: {auth: {type: "passwd"}}}',
         '{gateway: {auth: {type: "password", passwordHash: "$2b$10$short"}}}',
     ],
@@ -108,12 +109,29 @@ def test_unsafe_authentication_is_fatal(home: Home, text: str) -> None:
         home.load(text)
 
 
+def test_a_trusted_proxy_without_a_token_admits_nobody_and_does_not_start(home: Home) -> None:
+    with pytest.raises(ConfigError) as caught:
+        home.load('{gateway: {auth: {type: "trusted-proxy"}, trustedProxies: ["127.0.0.1"]}}')
+    (issue,) = caught.value.issues
+    assert (issue.path, issue.fix) == ("gateway.auth.type", "openclaw config set gateway.auth.type token")
+    assert "no identity from a proxy is read" in issue.message
+
+
+@pytest.mark.parametrize("bind", ["loopback", "lan"])
+@pytest.mark.parametrize(("length", "warned"), [(15, True), (16, False)])
+def test_a_token_that_can_be_guessed_is_told(home: Home, bind: str, length: int, warned: bool) -> None:
+    loaded = home.load(f'{{gateway: {{bind: "{bind}", auth: {{token: "{"x" * length}"}}}}}}')
+    assert [(issue.path, issue.severity) for issue in loaded.issues] == [("gateway.auth.token", "warning")] * warned
+    assert not loaded.degraded
+    assert "xxx" not in "".join(loaded.warnings)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         '{gateway: {bind: "lan", auth: {type: "none"}}}',
         '{gateway: {bind: "0.0.0.0"}}',
-        '{gateway: {auth: {type: "trusted-proxy"}, trustedProxies: ["127.0.0.1"]}}',
+        '{gateway: {auth: {type: "trusted-proxy", token: "0123456789abcdef"}, trustedProxies: ["127.0.0.1"]}}',
         '{gateway: {auth: {type: "none"}}}',
         "{gateway: {transports: {websocket: {enabled: false}, http: {enabled: false}}}}",
     ],

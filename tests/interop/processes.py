@@ -205,6 +205,10 @@ class Official:
         command = [*self.command, "node", "run", "--host", "127.0.0.1", "--port", str(port), *arguments]
         return self._start(command, extra)
 
+    def start_without_secret(self, home: str, *arguments: str) -> subprocess.Popen[str]:
+        """``openclaw ARGUMENTS`` in the home of that name, which stays, knowing no secret; its output on one pipe."""
+        return self._start([*self.command, *arguments], self._extra(home, {}))
+
     def _run(self, command: Sequence[str], extra: Mapping[str, str], seconds: float) -> Completed:
         process = subprocess.run(
             command,

@@ -45,7 +45,9 @@ def test_a_fresh_host_has_nothing_to_mend(env: dict[str, str]) -> None:
     findings = examine(env)
     assert [finding for finding in findings if finding.state == "fail"] == []
     checks = {finding.check for finding in findings}
-    assert checks == {"config", "state", "store", "instance", "secret", "network", "log", "clock", "versions"}
+    assert checks == {
+        "config", "state", "store", "instance", "secret", "network", "log", "audit", "clock", "versions",
+    }  # fmt: skip
     assert sorted(state(env).rglob("*")) == before  # looking changes nothing
 
 
@@ -147,6 +149,12 @@ def test_net7_loopback_in_a_container(env: dict[str, str], monkeypatch: pytest.M
     assert any("NET-7" in finding.text for finding in found(env, "network"))
     config(env, "{gateway: {bind: 'lan'}}")
     assert not any("NET-7" in finding.text for finding in found(env, "network"))
+    # what the running gateway does counts, not what the file says by now
+    with InstanceLock.acquire(state(env), port=1, bind="loopback", url="ws://127.0.0.1:1"):
+        assert any("NET-7" in finding.text for finding in found(env, "network"))
+    monkeypatch.setattr("openclaw_gateway.server.addresses.in_container", lambda: False)
+    with InstanceLock.acquire(state(env), port=4, bind="127.0.0.3", url="ws://127.0.0.3:4"):
+        assert found(env, "network")[0].text == "bind 127.0.0.3, port 4"
 
 
 def test_a_clock_that_was_set_back(env: dict[str, str]) -> None:

@@ -743,6 +743,26 @@ def test_v41_http_refuses_what_the_websocket_refuses(peer: Any, secret: SecretOu
     assert (verdict.http_status, verdict.error.key) == (status, key)
 
 
+@pytest.mark.parametrize("secret", [SecretOutcome.MISSING, SecretOutcome.MATCH])
+def test_m2_http_from_elsewhere_is_told_of_api_keys(secret: SecretOutcome) -> None:
+    verdict = http(REMOTE, secret)
+    assert isinstance(verdict, Refused)
+    hint = (verdict.error.details or {})["remediationHint"]
+    assert "openclaw tokens create <name>" in hint
+    assert "https" in hint
+    assert "device identity" not in hint
+
+
+def test_m7_who_is_on_this_host_already_is_told_where_the_token_is() -> None:
+    verdict = refused(secret=SecretOutcome.MISSING, peer=LOCAL, params=connect_params(auth=ConnectAuth()))
+    assert detail(verdict, "remediationHint").startswith("openclaw gateway auth-token --show")
+    away = refused(secret=SecretOutcome.MISSING, peer=REMOTE, params=connect_params(auth=ConnectAuth()))
+    assert "127.0.0.1" in detail(away, "remediationHint")
+    here = http(LOCAL, SecretOutcome.MISSING)
+    assert isinstance(here, Refused)
+    assert "openclaw gateway auth-token --show" in (here.error.details or {})["remediationHint"]
+
+
 def test_v3_http_origin_is_judged_first() -> None:
     verdict = http(origin=OriginVerdict(ok=False, reason="origin is not allowed", browser=True))
     assert isinstance(verdict, Refused)

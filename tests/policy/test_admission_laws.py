@@ -23,6 +23,7 @@ from openclaw_gateway.policy.admission import (
 )
 from openclaw_gateway.policy.origin import OriginVerdict
 from openclaw_gateway.policy.secrets import SecretOutcome
+from openclaw_gateway.policy.tokenlife import ApiKeyOutcome
 from openclaw_gateway.protocol.connect import (
     CLIENT_IDS,
     CLIENT_MODES,
@@ -86,6 +87,7 @@ PEERS = st.sampled_from(
         peer_from("100.64.0.7", host="x"),
         peer_from(x_forwarded_for="127.0.0.1"),
         peer_from(host="a.b"),
+        peer_from("203.0.113.9", host="gw.example", tls=True),
     ]
 )
 ORIGINS = mostly(NO_ORIGIN, OriginVerdict(ok=False, reason="origin is not allowed", browser=True))
@@ -107,6 +109,8 @@ QUESTIONS = st.builds(
     locked_for=st.floats(0, 300),
     device=mostly(VERIFIED, DeviceVerdict(ok=False, fault="device-signature"), None),
     device_token=mostly(DeviceTokenOutcome.MATCH, *DeviceTokenOutcome),
+    api_key=st.sampled_from([*[ApiKeyOutcome.NONE] * 12, *[ApiKeyOutcome.MATCH] * 4, *ApiKeyOutcome]),
+    api_key_scopes=SCOPES,
     pairing=PAIRINGS,
     approved_roles=st.sampled_from([(), ("operator",), ("node", "operator")]),
     revoked=mostly(False, True),
@@ -118,6 +122,14 @@ def server_grant(q: AdmissionQuestion, verdict: Admitted) -> frozenset[str]:
     """What the server itself would give at most, by another way of thinking than the code's."""
     if q.params.role != "operator":
         return frozenset()
+    if verdict.method == "api-key":
+        held = frozenset(q.api_key_scopes)
+        of_key = frozenset(scope for scope in KNOWN_OPERATOR_SCOPES if satisfies(held, scope))
+        if verdict.device_id is None:
+            return of_key
+        assert isinstance(q.pairing, Approval)
+        approved = frozenset(q.pairing.scopes)
+        return frozenset(scope for scope in of_key if satisfies(approved, scope))
     if verdict.device_id is None or verdict.pair_silently:
         baseline_only = not q.peer.direct_loopback and q.peer.address not in q.rules.own_tailnet_addresses
         return frozenset({"operator.read", "operator.write"}) if baseline_only else KNOWN_OPERATOR_SCOPES
@@ -149,14 +161,33 @@ def test_v59_nobody_gets_past_a_credential_that_does_not_hold(q: AdmissionQuesti
         return
     secret = q.rules.auth_type == "none" or q.secret is SecretOutcome.MATCH
     token = q.device_token is DeviceTokenOutcome.MATCH and isinstance(q.pairing, Approval) and not q.revoked
-    assert secret or token
+    key = q.api_key is ApiKeyOutcome.MATCH and q.params.role == "operator"
+    assert secret or token or key
     assert q.origin.ok
     if verdict.device_id is None:
-        assert q.peer.direct_loopback
-        assert secret
+        assert secret or key
+        elsewhere = key and q.transport == "http" and q.peer.encrypted
+        assert q.peer.direct_loopback or elsewhere
     else:
         assert q.device is VERIFIED
         assert q.pairing is not UNREADABLE
+
+
+@settings(max_examples=600)
+@given(QUESTIONS)
+def test_v26_an_api_key_leaves_nothing_that_outlives_it(q: AdmissionQuestion) -> None:
+    verdict = admit(attrs.evolve(q, api_key=ApiKeyOutcome.MATCH))
+    assert not isinstance(verdict, Admitted) or (verdict.method == "api-key" and not verdict.pair_silently)
+    if isinstance(verdict, PairingNeeded):
+        held = frozenset(q.api_key_scopes)
+        assert all(satisfies(held, scope) for scope in verdict.scopes)  # nor asks for more than it has
+
+
+@settings(max_examples=400)
+@given(QUESTIONS, st.sampled_from([ApiKeyOutcome.REVOKED, ApiKeyOutcome.EXPIRED, ApiKeyOutcome.WRONG]))
+def test_v26_a_key_that_does_not_hold_adds_nothing(q: AdmissionQuestion, outcome: ApiKeyOutcome) -> None:
+    with_key, without = admit(attrs.evolve(q, api_key=outcome)), admit(attrs.evolve(q, api_key=ApiKeyOutcome.NONE))
+    assert rank(with_key) == rank(without)
 
 
 def rank(verdict: Admitted | PairingNeeded | Refused) -> tuple[int, frozenset[str]]:
@@ -191,6 +222,7 @@ def test_v60_an_unreadable_book_admits_no_device(q: AdmissionQuestion) -> None:
         "protocol-mismatch",
         "invalid-role",
         "origin-not-allowed",
+        *(key for key in ERRORS if key.startswith("auth-api-key")),  # a node that shows an API key is wrong either way
     ):
         assert verdict.error.retryable
 
@@ -231,7 +263,10 @@ def test_v14_only_wrong_credentials_are_counted(q: AdmissionQuestion) -> None:
             "origin-not-allowed",
             "pairing-unreadable",
             "auth-scope-mismatch",
+            "auth-api-key-role",
+            "auth-api-key-needs-encryption",
         )
+        and q.api_key is not ApiKeyOutcome.MATCH
     ):
         assert verdict.counts is not None
 
@@ -249,13 +284,18 @@ def kinds(verdict: Admitted | PairingNeeded | Refused) -> set[str]:
 def test_the_questions_reach_every_kind_of_verdict() -> None:
     seen: set[str] = set()
 
-    @settings(max_examples=3000, derandomize=True, phases=[Phase.generate], database=None)
+    @settings(max_examples=8000, derandomize=True, phases=[Phase.generate], database=None)
     @given(QUESTIONS)
     def ask(q: AdmissionQuestion) -> None:
         seen.update(kinds(admit(q)))
 
     ask()
     assert seen >= {
+        "api-key",
+        "auth-api-key-expired",
+        "auth-api-key-needs-encryption",
+        "auth-api-key-revoked",
+        "auth-api-key-role",
         "auth-token-mismatch",
         "device, with scopes",
         "device, without scopes",

@@ -45,8 +45,8 @@ class Home:
         fresh.chmod(0o600)
         fresh.replace(self.file)
 
-    def load(self) -> LoadedConfig:
-        return load_config(env=self.env, path=self.file)
+    def load(self, flags: dict[str, Any] | None = None) -> LoadedConfig:
+        return load_config(env=self.env, path=self.file, overrides=flags)
 
     @asynccontextmanager
     async def open(self, *, listen: bool = False) -> AsyncIterator[Gateway]:
@@ -58,7 +58,8 @@ class Home:
         assert gateway.loaded is not None
         self.write(text)
         new = self.load()
-        gateway.take_over(ConfigChange(old=gateway.loaded, new=new, changed=changed_paths(gateway.loaded, new)))
+        changed = changed_paths(gateway.loaded, new)
+        gateway.take_over(ConfigChange(old=gateway.loaded, new=new, changed=changed, issues=new.issues))
 
 
 @pytest.fixture
@@ -242,6 +243,65 @@ async def test_cfg1_a_broken_file_changes_nothing_and_is_told(home: Home) -> Non
         assert not gateway.health.config_issues
 
 
+async def _get_health(port: int) -> dict[str, Any]:
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        text = b"".join([chunk async for chunk in stream])
+    body: dict[str, Any] = json.loads(text.partition(b"\r\n\r\n")[2])
+    return body
+
+
+def _lines(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
+    return [line for line in caplog.messages if text in line]
+
+
+async def test_cfg1_a_start_says_what_is_not_in_use_as_written(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    faulty = {"port": 0, "auth": {"token": TOKEN}, "frobnicate": 1, "nodes": {"invokeTimeoutMs": "soon"}}
+    home.write(json.dumps({"gateway": faulty, "agents": {}, "models": {}}))
+    async with home.open(listen=True) as gateway, connect_peer(gateway) as peer:
+        assert (await _get_health(gateway.port))["degraded"] == ["gateway.nodes.invokeTimeoutMs"]
+        assert (await peer.request("health"))["configReload"] == {"hotReloadStatus": "degraded"}
+        (fault,) = _lines(caplog, "configuration fault")
+        assert "key=gateway.nodes.invokeTimeoutMs" in fault
+        (ignored,) = _lines(caplog, "ignored, because")
+        assert all(name in ignored for name in ("agents", "models", "gateway.frobnicate"))
+        home.change(gateway, _config())
+        assert "degraded" not in await _get_health(gateway.port)
+        assert (await peer.request("health"))["configReload"] == {"hotReloadStatus": "ok"}
+
+
+async def test_net5_a_forced_token_is_told_once_with_its_place(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    home.write('{gateway: {port: 0, bind: "lan", auth: {type: "none"}}}')
+    async with home.open() as gateway:
+        home.change(gateway, '{gateway: {port: 0, bind: "lan", auth: {type: "none"}}} // a comment')
+        (line,) = [line for line in caplog.messages if "a token is" in line]
+        assert f"source=file {home.path / 'credentials' / 'gateway-token'}" in line
+        assert gateway.token is not None
+        assert gateway.token not in caplog.text
+
+
+async def test_an_edit_under_a_flag_is_told(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    flags = {"gateway.port": 0}
+    async with open_gateway(loaded=home.load(flags), overrides=flags, env=home.env, listen=True) as gateway:
+        before = gateway.port
+        assert gateway.loaded is not None
+        for text, told in ((_config(nodes={"invokeTimeoutMs": 200}), 0), (_config(port=_free_port()), 1)):
+            home.write(text)
+            new = home.load(flags)
+            gateway.take_over(ConfigChange(old=gateway.loaded, new=new, changed=changed_paths(gateway.loaded, new)))
+            assert len(_lines(caplog, "a flag of the command line overrides it key=gateway.port")) == told
+        assert gateway.port == before
+
+
+async def test_status_tells_the_hash_of_what_is_applied_and_no_path(home: Home) -> None:
+    async with home.open() as gateway, connect_peer(gateway) as peer:
+        old = (await peer.request("status"))["appliedConfigHash"]
+        home.change(gateway, _config(nodes={"invokeTimeoutMs": 200}))
+        assert old != (await peer.request("status"))["appliedConfigHash"] == home.load().hash
+
+
 def _free_port() -> int:
     import socket
 
@@ -289,13 +349,17 @@ async def test_cfg3_other_addresses_on_the_same_port_drop_nobody(home: Home) -> 
 async def test_cfg3_an_address_that_cannot_be_had_leaves_the_old_one(home: Home) -> None:
     async with home.open(listen=True) as gateway:
         old = gateway.port
-        for text in (_config(bind="192.0.2.77"), _config(port=1, bind="192.0.2.77")):
+        for text, changed in (
+            (_config(bind="192.0.2.77"), {"gateway.bind"}),
+            (_config(port=1, bind="192.0.2.77"), {"gateway.port", "gateway.bind"}),
+        ):
             home.change(gateway, text)
             assert gateway.port == old
             peer = await _dial(old)
             assert (await peer.request("health"))["ok"]
             await peer.stream.aclose()
-        assert gateway.health.config_issues == ("gateway",)
+            paths = [path for path in ("gateway.port", "gateway.bind") if path in changed]
+            assert list(gateway.health.config_issues) == paths
 
 
 async def test_cfg3_100_reloads_drop_none_of_20_clients(home: Home) -> None:

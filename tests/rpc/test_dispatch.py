@@ -29,6 +29,7 @@ class Caller:
     client_id: str = "test"
     device_id: str | None = None
     client_address: str = "127.0.0.1"
+    auth_method: str = "token"
 
 
 @attrs.frozen

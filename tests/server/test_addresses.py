@@ -53,9 +53,13 @@ def test_s056_all_interfaces_are_reached_through_each_address() -> None:
         ("custom", None, ["127.0.0.1"]),
         ("::1", None, ["::1"]),
         ("127.0.0.3", None, ["127.0.0.3"]),
+        ("::", None, ["::"]),
+        ("192.168.7.7", None, ["127.0.0.1", "192.168.7.7"]),
+        ("2001:db8::7", None, ["127.0.0.1", "2001:db8::7"]),
+        ("custom", "192.168.7.7", ["127.0.0.1", "192.168.7.7"]),
     ],
 )
-def test_c2_modes_and_literals(bind: str, custom: str | None, expected: list[str]) -> None:
+def test_c2_s056_net6_modes_and_literals(bind: str, custom: str | None, expected: list[str]) -> None:
     assert bind_addresses(GatewayConfig(bind=bind, custom_bind_host=custom)) == expected
 
 

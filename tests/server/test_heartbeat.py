@@ -16,6 +16,7 @@ from openclaw_gateway.server.registry import SessionRegistry, Strangers
 @attrs.define
 class Wire:
     unacknowledged: int = 0
+    unsent: int = 0
 
 
 @attrs.define
@@ -132,6 +133,24 @@ def test_live3_bytes_that_move_are_a_sign_of_life(look: Look) -> None:
         outgoing.wire.unacknowledged -= 1000
 
     assert run(look, outgoing, 0, 300, acknowledge) is None
+
+
+def test_live3_a_closed_window_is_a_slow_reader_and_not_a_missing_pong(look: Look) -> None:
+    """The kernel took the ping, but may not send it: the peer's window opens every 20 s only."""
+    peer = Peer()
+    peer.queue(1_000_000)
+    peer.wire.unacknowledged = peer.wire.unsent = 1_000_000
+
+    def read_on(now: int) -> None:
+        if now % 20 == 0:
+            peer.wire.unacknowledged -= 6000
+            peer.wire.unsent -= 6000
+
+    assert run(look, peer, 0, 600, read_on) is None
+    closed = run(look, peer, 600, 700)
+    assert closed is not None
+    assert 600 + 21 <= closed <= 600 + 42
+    assert peer.closed_with == (CloseCode.POLICY, "slow consumer")
 
 
 def test_live1_what_the_kernel_takes_is_no_sign_of_life(look: Look) -> None:

@@ -112,6 +112,50 @@ async def test_obs2_readiness_tells_detail_to_direct_loopback_alone(gateway: Gat
     assert (started.status, started.json["status"], started.json["version"]) == (200, "started", gateway.version)
 
 
+async def test_rfc9110_8_6_204_has_neither_length_nor_type(gateway: Gateway) -> None:
+    answer = await ask(gateway, "POST", "/rpc", call("health"), **AUTH)
+    assert (answer.status, answer.body) == (204, b"")
+    assert not {"content-length", "content-type", "transfer-encoding"} & answer.headers.keys()
+
+
+async def test_rfc9110_10_1_1_100_continue_comes_after_admission(gateway: Gateway) -> None:
+    body = call("health", id=1)
+    expect: dict[str, Any] = {"Expect": "100-continue", "Content-Length": str(len(body))}
+    async with dial(gateway) as client:
+        await client.send("POST", "/rpc", **expect)
+        assert (await client.answer()).status == 401
+        assert await client.stream.receive_some() == b""
+    async with dial(gateway) as client:
+        await client.send("POST", "/rpc", **AUTH, **expect)
+        assert (await client.answer()).status == 100
+        await client.stream.send_all(body)
+        answer = await client.answer()
+        assert (answer.status, answer.json["id"]) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01 garbage\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+        b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+async def test_refused_heads_get_400_security_headers_and_a_closed_connection(gateway: Gateway, head: bytes) -> None:
+    async with dial(gateway) as client:
+        await client.stream.send_all(head)
+        answer = await client.answer()
+        assert answer.status == 400
+        assert answer.headers["connection"].lower() == "close"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_m2_the_page_says_who_may_call(gateway: Gateway) -> None:
+    assert b"openclaw tokens create" in (await ask(gateway, "GET", "/")).body
+
+
 @pytest.mark.parametrize("path", ["/health", "/healthz", "/ready", "/readyz", "/startupz", "/"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 async def test_405_names_what_is_allowed(gateway: Gateway, path: str, method: str) -> None:

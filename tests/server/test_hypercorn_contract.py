@@ -28,7 +28,12 @@ def test_v57_overridden_members_exist_with_their_signatures() -> None:
     assert _parameters(H11Protocol._check_protocol) == ["self", "event"]
     assert _parameters(TCPServer._read_data) == ["self"]
     assert _parameters(TCPServer._close) == ["self"]
-    for function in (H11Protocol._create_stream, H11Protocol._check_protocol, TCPServer._read_data, TCPServer._close):
+    assert _parameters(H11Protocol._send_h11_event) == ["self", "event"]
+    assert _parameters(H11Protocol._send_error_response) == ["self", "status_code"]
+    for function in (
+        H11Protocol._create_stream, H11Protocol._send_h11_event, H11Protocol._send_error_response,
+        H11Protocol._check_protocol, TCPServer._read_data, TCPServer._close,
+    ):  # fmt: skip
         assert inspect.iscoroutinefunction(function)
 
 

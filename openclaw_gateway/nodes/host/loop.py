@@ -27,6 +27,7 @@ from openclaw_gateway.nodes.host.session import Surface, serve_connection
 from openclaw_gateway.nodes.host.status import Report
 from openclaw_gateway.nodes.host.verdicts import judge_refusal
 from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.policy.secrets import compare
 
 __all__ = ["HEALTHY_SECONDS", "NodeSetup", "approval_link", "run_node"]
 
@@ -126,7 +127,7 @@ class _Life:
             self.dialing = False
             began = trio.current_time()
             token = client.hello.device_token
-            if token is not None and token != self._token:
+            if token is not None and not compare(token, self._token or ""):
                 self._keep(token)
             self._proofs.accept(token)
             self._change("connected")
