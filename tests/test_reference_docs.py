@@ -32,7 +32,7 @@ async def test_each_method_has_a_heading_with_its_scope_and_parameters() -> None
             assert spec is not None
             words = " ".join(text.split())
             scope = "none: every operator" if spec.scope == ANY_OPERATOR else f"`{spec.scope}`"
-            scope = "role node" if "node" in spec.roles else scope
+            scope = "role node" if spec.roles == {"node"} else scope
             assert f"- scope: {scope} - params:" in words, name
             if not isinstance(spec.params, ParamsReader):
                 continue
