@@ -33,6 +33,9 @@ from openclaw_gateway.config.watch import ConfigChange, overridden_edits, watch_
 from openclaw_gateway.errors import flat_errors
 from openclaw_gateway.events.bus import EventBus, Listener
 from openclaw_gateway.events.presence import Presence
+from openclaw_gateway.nodes.hub import NodeHub, open_node_hub
+from openclaw_gateway.nodes.listing import node_source
+from openclaw_gateway.nodes.records import EVENTS as NODE_EVENTS
 from openclaw_gateway.ops.audit import Action, AuditTrail, open_audit
 from openclaw_gateway.ops.health import Health, now_ms
 from openclaw_gateway.ops.log import get_logger, log_path
@@ -51,7 +54,7 @@ from openclaw_gateway.policy.setupurls import Reachability
 from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.protocol.hello import HelloSnapshot
 from openclaw_gateway.rpc import audit as activity
-from openclaw_gateway.rpc import configuration, explain, logs, pairing, peers, senders, setup, system
+from openclaw_gateway.rpc import configuration, explain, logs, nodes, nodeside, pairing, senders, setup, system
 from openclaw_gateway.rpc import tokens as token_methods
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import MethodTable
@@ -96,6 +99,7 @@ EVENTS: Final = (
     "shutdown",
     "device.pair.requested",
     "device.pair.resolved",
+    *NODE_EVENTS,
     "device.pair.changed",
     "device.pair.setup.completed",
     *senders.EVENTS,
@@ -128,6 +132,7 @@ class Gateway:
         config: GatewayConfig,
         auth: ResolvedAuth,
         book: DeviceBook,
+        hub: NodeHub,
         people: SenderBook,
         *,
         audit: AuditTrail,
@@ -150,6 +155,9 @@ class Gateway:
         self.rpc = MethodTable()
         self.events = EventBus()
         self.events.declare(EVENTS)
+        self.nodes = hub
+        hub.attach(self.events, _may_learn_of)
+        hub.configure(config.nodes)
         self.loop = LoopMonitor()
         self.health = Health(self.loop, __version__, on_change=self._health_changed)
         self.stability = StabilityLog()
@@ -184,6 +192,7 @@ class Gateway:
             presence=self.presence,
             stability=self.stability,
             snapshot=self._snapshot,
+            nodes=hub,
             server_version=__version__,
             boot_id=str(uuid.uuid4()),
             audit=audit,
@@ -276,6 +285,7 @@ class Gateway:
         self._core.limits = rules.limits(config)
         self._core.registry.limit = websocket.concurrent_connections
         self._core.registry.strangers.per_address = websocket.unauthenticated_per_address
+        self.nodes.configure(config.nodes)
         self._server.websocket = websocket.enabled
         self._heartbeat.configure(**_heartbeat_seconds(config))
         if _secrets(before) != _secrets(auth):
@@ -298,13 +308,7 @@ class Gateway:
         self.events.publish_nowait("health", self.health.view(), droppable=True, state_version=versions)
 
     def _book_event(self, event: BookEvent) -> None:
-        about = event.payload.get("deviceId")
-
-        def hears(listener: Listener) -> bool:
-            """A session that holds only its own device's token learns of no other device (V21)."""
-            own = pairing.own_device_of(listener) if isinstance(listener, Session) else None
-            return about is None or own is None or own == about
-
+        hears = _may_learn_of(event.payload.get("deviceId"))
         self.events.publish_nowait(event.name, event.payload, scope="operator.pairing", hears=hears)
 
     def _snapshot(self) -> HelloSnapshot:
@@ -348,7 +352,8 @@ class Gateway:
             on_health=self._health_changed,
         )
         logs.register(self.rpc, path=log_path(config.logging, config.state_dir))
-        peers.register(self.rpc, book=self._book, registry=self._core.registry)
+        nodes.register(self.rpc, self.nodes, audit=self.audit)
+        nodeside.register(self.rpc, self.nodes)
         pairing.register(
             self.rpc,
             book=self._book,
@@ -359,6 +364,7 @@ class Gateway:
         self.pairing_overview = senders.register(
             self.rpc, gate=self.senders, devices=self._book, clock=now_ms, audit=self.audit
         )
+        self.pairing_overview.add(node_source(self.nodes))
         configuration.register(
             self.rpc, current=lambda: self.loaded, env=self._env, overrides=self._overrides, audit=self.audit
         )
@@ -496,6 +502,7 @@ class Gateway:
                     ("tick", self._tick),
                     ("audit", self.audit.serve_flush),
                     ("health", self._health_events),
+                    ("nodes", self.nodes.serve),
                     ("pairing", partial(self._book.supervise_upkeep, self._publish_all)),
                     ("lapses", self._end_lapsed_sessions),
                     ("api-keys", self._keys.supervise_upkeep),
@@ -658,6 +665,16 @@ async def open_gateway(
                 alive.cancel()
 
 
+def _may_learn_of(device_id: str | None) -> Callable[[Listener], bool]:
+    """Whether a listener may learn of that device: who holds only its own device's token of no other (V21)."""
+
+    def hears(listener: Listener) -> bool:
+        own = pairing.own_device_of(listener) if isinstance(listener, Session) else None
+        return device_id is None or own is None or own == device_id
+
+    return hears
+
+
 async def _serve_tiers(
     alive: trio.CancelScope,
     make: partial[Gateway],
@@ -677,6 +694,7 @@ async def _serve_tiers(
             open_api_keys(store, rules.life_rules(config)) as keys,
             open_sender_book(store, clock=now_ms, codes=codes, code_ttl_ms=config.pairing.sender_code_ttl_ms) as people,
             open_setup_codes(store, book, clock=now_ms) as setup_codes,
+            open_node_hub(store, book, clock=now_ms) as hub,
         ):
             if store.recovery is not None:
                 log.error(
@@ -684,7 +702,7 @@ async def _serve_tiers(
                     reason=store.recovery.reason,
                     backup=str(store.recovery.restored_from),
                 )
-            gateway = make(book, people, audit=audit_trail, issued=issued, keys=keys, setup_codes=setup_codes)
+            gateway = make(book, hub, people, audit=audit_trail, issued=issued, keys=keys, setup_codes=setup_codes)
             async with trio.open_nursery() as services:
                 await services.start(gateway.serve_until_drained)
                 await services.start(gateway.serve_owner_door)

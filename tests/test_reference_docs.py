@@ -11,8 +11,9 @@ import pytest
 from openclaw_gateway import GatewayConfig, app
 from openclaw_gateway.config.settings import settings
 from openclaw_gateway.events import presence
+from openclaw_gateway.nodes import broker, hub, queue, reports, rows
 from openclaw_gateway.protocol import jsonrpc
-from openclaw_gateway.rpc import dispatch, table
+from openclaw_gateway.rpc import dispatch, nodes, table
 from openclaw_gateway.rpc.table import ANY_OPERATOR, ParamsReader, camel
 from openclaw_gateway.server import http, passwords, registry, session, upgrade, wire
 from openclaw_gateway.testing import open_memory_gateway
@@ -31,6 +32,7 @@ async def test_each_method_has_a_heading_with_its_scope_and_parameters() -> None
             assert spec is not None
             words = " ".join(text.split())
             scope = "none: every operator" if spec.scope == ANY_OPERATOR else f"`{spec.scope}`"
+            scope = "role node" if spec.roles == {"node"} else scope
             assert f"- scope: {scope} - params:" in words, name
             if not isinstance(spec.params, ParamsReader):
                 continue
@@ -66,8 +68,29 @@ BOUNDS = {
     "methods": table._MAX_METHODS,
     "calls of a JSON-RPC batch": jsonrpc.MAX_BATCH,
     "idempotency keys": dispatch.MAX_KEYS,
+    "answers kept for idempotency keys": dispatch.MAX_KEPT_CHARS,
     "life of an idempotency key": dispatch.KEY_SECONDS,
     "presence entries": presence.MAX_ENTRIES,
+    "time for a node to answer": GatewayConfig().nodes.invoke_timeout_ms,
+    "time that a caller may give a node": nodes.MAX_TIMEOUT_MS,
+    "open invokes of one node": broker.MAX_OPEN_PER_NODE,
+    "open invokes in all": broker.MAX_OPEN,
+    "params of an invoke": broker.MAX_PARAMS_BYTES,
+    "result of an invoke": broker.MAX_RESULT_CHARS,
+    "invokes whose late result is waited for": broker.MAX_LATE,
+    "late results together": broker.MAX_LATE_CHARS,
+    "life of a late result": broker.LATE_SECONDS,
+    "a report of a node": reports.MAX_REPORT_CHARS,
+    "skills of a node": reports.MAX_SKILLS,
+    "skills of a node together": reports.MAX_SKILLS_CHARS,
+    "tools of a node": reports.MAX_TOOLS,
+    "tools of a node together": reports.MAX_TOOLS_CHARS,
+    "runner inventory of a node": reports.MAX_INVENTORY_CHARS,
+    "time between host stats": hub.STATS_SECONDS,
+    "requests for surfaces": rows.MAX_REQUESTS,
+    "work that waits for one node": queue.MAX_PER_NODE,
+    "work that waits for all nodes": queue.MAX_TOTAL,
+    "life of waiting work": queue.MAX_TTL_MS,
     "drain of all connections": app.DRAIN_SECONDS,
     "the whole stop": app.STOP_SECONDS,
 }

@@ -34,6 +34,7 @@ _HERE = "openclaw_gateway.cli"
         "tokens": (f"{_HERE}.tokens:tokens", "API keys for programs: make, list and revoke them."),
         "qr": (f"{_HERE}.qr:qr", "Make a setup code that pairs a phone or a node."),
         "nodes": (f"{_HERE}.nodes:nodes", "Nodes and what they can do."),
+        "node": (f"{_HERE}.node:node", "Lend this machine to a gateway, within limits set here."),
         "completion": (f"{_HERE}.completion:completion", "Print the completion script of a shell."),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

@@ -21,6 +21,13 @@ _SCOPES = ("operator.read", "operator.pairing")
     table={
         "list": ("openclaw_gateway.cli.nodes:list_nodes", "Nodes that are paired or ask to be."),
         "status": ("openclaw_gateway.cli.nodes:node_status", "Known nodes, whether they are here, what they can do."),
+        "describe": ("openclaw_gateway.cli.nodeacts:describe", "Everything about one node."),
+        "pending": ("openclaw_gateway.cli.nodeacts:pending", "What nodes ask to be allowed."),
+        "approve": ("openclaw_gateway.cli.nodeacts:approve", "Allow what a node asks for."),
+        "reject": ("openclaw_gateway.cli.nodeacts:reject", "Refuse what a node asks for."),
+        "rename": ("openclaw_gateway.cli.nodeacts:rename", "Give a node another name."),
+        "remove": ("openclaw_gateway.cli.nodeacts:remove", "Forget a node and end its connection."),
+        "invoke": ("openclaw_gateway.cli.nodeacts:invoke", "Have a node carry out a command."),
     },
 )
 def nodes() -> None:

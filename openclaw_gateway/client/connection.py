@@ -323,6 +323,7 @@ async def open_client(
     mode: str = "backend",
     version: str = __version__,
     display_name: str | None = None,
+    instance_id: str | None = None,
     caps: Sequence[str] = (),
     commands: Sequence[str] = (),
     tls_fingerprint: str | None = None,
@@ -340,7 +341,7 @@ async def open_client(
     address = GatewayAddress.parse(url, allow_insecure=allow_insecure)
     who = Introduction(
         auth=auth or Credentials(), identity=identity, role=role, scopes=tuple(scopes), client_id=client_id, mode=mode,
-        version=version, display_name=display_name, caps=tuple(caps), commands=tuple(commands),
+        version=version, display_name=display_name, caps=tuple(caps), commands=tuple(commands), instance_id=instance_id,
     )  # fmt: skip
     until = trio.current_time() + timeout
     stream: trio.abc.Stream | None = None

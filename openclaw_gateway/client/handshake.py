@@ -60,6 +60,7 @@ class Introduction:
     display_name: str | None = None
     caps: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    instance_id: str | None = None  # default: the device id, else one per process
 
 
 def connect_params(who: Introduction, *, nonce: str, ts_ms: int) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def connect_params(who: Introduction, *, nonce: str, ts_ms: int) -> dict[str, An
         "platform": PLATFORM,
         "mode": who.mode,
         "deviceFamily": DEVICE_FAMILY,
-        "instanceId": who.identity.device_id if who.identity is not None else _INSTANCE,
+        "instanceId": who.instance_id or (who.identity.device_id if who.identity is not None else _INSTANCE),
     }
     if who.display_name:
         client["displayName"] = who.display_name

@@ -333,6 +333,17 @@ def _senders(value: Any, path: str) -> tuple[str, ...]:
     return _entries(value, path, one)
 
 
+def _commands(value: Any, path: str) -> tuple[str, ...]:
+    """Exact names: a pattern would look effective and match nothing."""
+
+    def one(entry: Any) -> tuple[str, ...]:
+        if not isinstance(entry, str) or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", entry) is None:
+            raise BadValueError("must be the exact name of a node command, such as system.run")
+        return (entry,)
+
+    return _entries(value, path, one)
+
+
 def _entries(value: Any, path: str, one: Callable[[Any], tuple[str, ...]]) -> tuple[str, ...]:
     """A list read entry by entry. One faulty entry costs that entry, not the list."""
     listed = [value] if isinstance(value, str) and not isinstance(value, Unresolved) else value
@@ -403,6 +414,8 @@ _SPECIAL: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     **dict.fromkeys(DURATIONS, duration),
     "gateway.trustedProxies": _networks,
     "gateway.pairing.autoApprove.lan": _networks,
+    "gateway.nodes.commands.allow": _commands,
+    "gateway.nodes.commands.deny": _commands,
     "gateway.controlUi.allowedOrigins": _origins,
     "gateway.transports.http.cors.origins": _cors_origins,
     "gateway.publicUrl": _url,

@@ -24,6 +24,7 @@ __all__ = [
     "GatewayConfig",
     "HttpConfig",
     "LoggingConfig",
+    "NodeCommandsConfig",
     "NodesConfig",
     "PairingConfig",
     "PasswordPolicy",
@@ -128,8 +129,15 @@ class PairingConfig(Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
+class NodeCommandsConfig(Value):
+    allow: tuple[str, ...] = ()  # exact command names
+    deny: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class NodesConfig(Value):
     invoke_timeout_ms: int = 30_000
+    commands: NodeCommandsConfig = attrs.field(factory=NodeCommandsConfig)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

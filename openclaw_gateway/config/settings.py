@@ -41,6 +41,8 @@ ALIASES: Final[Mapping[str, str]] = {
     "gateway.auth.mode": "gateway.auth.type",
     "gateway.nodes.pairing.autoApproveCidrs": "gateway.pairing.autoApprove.lan",
     "gateway.nodes.pairing.autoApproveLocal": "gateway.pairing.autoApprove.loopback",
+    "gateway.nodes.allowCommands": "gateway.nodes.commands.allow",
+    "gateway.nodes.denyCommands": "gateway.nodes.commands.deny",
     "channels.*.dmPolicy": "channels.*.dm.policy",
     "channels.*.allowFrom": "channels.*.dm.allowFrom",
     "logging.maxFileBytes": "logging.maxBytes",

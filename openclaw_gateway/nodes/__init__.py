@@ -1,1 +1,1 @@
-"""Nodes: machines that lend their abilities. What is known of them, and which are connected."""
+"""Nodes: machines that lend their abilities. Who is here, what each may lend, and how it is asked for it."""

@@ -18,6 +18,8 @@ from typing import Any
 import msgspec
 
 from openclaw_gateway.config.schema import GatewayConfig
+from openclaw_gateway.nodes.hub import open_node_hub
+from openclaw_gateway.nodes.listing import node_source
 from openclaw_gateway.ops.audit import open_audit
 from openclaw_gateway.ops.health import now_ms
 from openclaw_gateway.ops.instance import InstanceLock
@@ -27,7 +29,7 @@ from openclaw_gateway.pairing.sender_book import open_sender_book
 from openclaw_gateway.pairing.sender_codes import load_sender_codes
 from openclaw_gateway.pairing.senders import SenderGate
 from openclaw_gateway.pairing.tokens import load_device_tokens
-from openclaw_gateway.rpc import pairing, senders
+from openclaw_gateway.rpc import nodes, pairing, senders
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.owner import OwnerCaller, owner_call
 from openclaw_gateway.rpc.table import MethodTable
@@ -81,10 +83,13 @@ async def _open(state_dir: Path | None, config: GatewayConfig) -> AsyncGenerator
         open_audit(store) as audit,
         open_device_book(store, clock=now_ms, tokens=tokens, request_ttl_ms=config.pairing.request_ttl_ms) as book,
         open_sender_book(store, clock=now_ms, codes=codes, code_ttl_ms=config.pairing.sender_code_ttl_ms) as people,
+        open_node_hub(store, book, clock=now_ms) as hub,
     ):
         table = MethodTable()
         nobody = SessionRegistry(limit=0, strangers=Strangers(0))
         gate = SenderGate(people, config.channels, clock=now_ms)
         pairing.register(table, book=book, registry=nobody, publish=_to_nobody, audit=audit)
-        senders.register(table, gate=gate, devices=book, clock=now_ms, audit=audit)
+        overview = senders.register(table, gate=gate, devices=book, clock=now_ms, audit=audit)
+        nodes.register(table, hub, audit=audit)
+        overview.add(node_source(hub))
         yield OfflinePairing(Dispatcher(table))

@@ -5,7 +5,8 @@ connections or dialects: WebSocket sessions, JSON-RPC and `POST /rpc` all end he
 than another (V41).
 
 Invariants: a handler's exception never leaves as itself; what leaves is a payload that can be encoded or a `CallError`;
-the idempotency table never holds more than `MAX_KEYS` entries, nor one for longer than `KEY_SECONDS` after its answer.
+the idempotency table never holds more than `MAX_KEYS` entries, nor one for longer than `KEY_SECONDS` after its answer,
+nor answers of more than `MAX_KEPT_CHARS`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from openclaw_gateway.rpc.table import CallContext, CallError, MethodSpec, Metho
 __all__ = ["Dispatcher", "to_wire"]
 
 MAX_KEYS: Final = 1000
+MAX_KEPT_CHARS: Final = 16 * 1024 * 1024  # answers in all; counted by the text at their top, where the big ones have it
 KEY_SECONDS: Final = 300.0
 _SLOW_INLINE_SECONDS: Final = 0.05
 
@@ -42,6 +44,12 @@ def to_wire(value: Any) -> Any:
     return value
 
 
+def _chars(payload: Any) -> int:
+    if not isinstance(payload, dict):
+        return 0
+    return sum(len(value) for value in payload.values() if isinstance(value, str))
+
+
 @attrs.define(eq=False)
 class _Once:
     """One idempotent call: whoever comes second waits for the first one's answer."""
@@ -51,12 +59,14 @@ class _Once:
     payload: Any = None
     error: CallError | None = None
     expires: float = 0.0
+    chars: int = 0
 
 
 class Dispatcher:
     def __init__(self, table: MethodTable) -> None:
         self.table = table
         self._once: OrderedDict[tuple[str, str, str], _Once] = OrderedDict()
+        self._kept_chars = 0
 
     def run_inline(self, spec: MethodSpec, context: CallContext, raw: msgspec.Raw) -> Any:
         """Run a ``def`` handler now. Raises only `CallError`."""
@@ -130,7 +140,7 @@ class Dispatcher:
             once.payload = await self._run_limited(spec, context, params)
         except CallError as exc:
             once.error = exc
-            if exc.error.retryable or exc.error.code == FORBIDDEN:
+            if exc.error.retryable or exc.repeatable or exc.error.code == FORBIDDEN:
                 # A retry must get a second chance, and so must whoever was given the missing scope meanwhile.
                 self._once.pop(where, None)
             raise
@@ -142,6 +152,10 @@ class Dispatcher:
         finally:
             once.expires = trio.current_time() + KEY_SECONDS
             once.done.set()
+        once.chars = _chars(once.payload)
+        self._kept_chars += once.chars
+        while self._kept_chars > MAX_KEPT_CHARS and self._evict():
+            pass
         return once.payload
 
     def _forget(self, now: float) -> None:
@@ -149,14 +163,17 @@ class Dispatcher:
             where, oldest = next(iter(self._once.items()))
             if not oldest.done.is_set() or oldest.expires > now:
                 return
-            del self._once[where]
+            self._drop(where)
 
     def _evict(self) -> bool:
         for where, once in self._once.items():
             if once.done.is_set():
-                del self._once[where]
+                self._drop(where)
                 return True
         return False
+
+    def _drop(self, where: tuple[str, str, str]) -> None:
+        self._kept_chars -= self._once.pop(where).chars
 
     @staticmethod
     def unencodable(method: str, exc: Exception) -> WireError:

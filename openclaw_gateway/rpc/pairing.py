@@ -41,7 +41,7 @@ from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, NoPa
 from openclaw_gateway.server.registry import SessionRegistry
 from openclaw_gateway.store import StoreError
 
-__all__ = ["MAX_LABEL", "decider", "own_device_of", "register"]
+__all__ = ["MAX_LABEL", "decider", "own_device_of", "refusals", "register"]
 
 MAX_LABEL: Final = 64
 _MAX_SCOPES: Final = 64
@@ -143,7 +143,7 @@ class _Desk:
     audit: AuditTrail
 
     def list_devices(self, context: CallContext, params: NoParams) -> dict[str, Any]:
-        with _refusals(context):
+        with refusals(context):
             listed = self.book.to_wire(only=own_device_of(context))
         here = {session.device_id for session in self.registry}
         for row in listed["paired"]:
@@ -152,7 +152,7 @@ class _Desk:
 
     async def approve(self, context: CallContext, params: ApproveParams) -> dict[str, Any]:
         request_id = params.request_id.strip()
-        with _refusals(context):
+        with refusals(context):
             outcome = await self.book.approve(request_id, decider(context), now_ms(), ask_hash=params.ask_hash)
         device = outcome.device
         log.info(
@@ -170,7 +170,7 @@ class _Desk:
 
     async def reject(self, context: CallContext, params: RequestParams) -> dict[str, Any]:
         request_id = params.request_id.strip()
-        with _refusals(context):
+        with refusals(context):
             gone, events = await self.book.reject(request_id, decider(context), now_ms())
         log.info(
             "pairing rejected",
@@ -188,7 +188,7 @@ class _Desk:
     async def remove(self, context: CallContext, params: DeviceParams) -> dict[str, Any]:
         device_id = params.device_id.strip()
         spare = _spared(context, device_id)
-        with _refusals(context):
+        with refusals(context):
             decided = await self.book.remove(device_id, decider(context), now_ms(), spare=spare)
         log.info(
             "pairing removed", device_id=decided.device.device_id, role=decided.device.role, conn_id=context.conn_id
@@ -200,7 +200,7 @@ class _Desk:
 
     async def rename(self, context: CallContext, params: RenameParams) -> dict[str, Any]:
         device_id, label = params.device_id.strip(), _label(params.label)
-        with _refusals(context):
+        with refusals(context):
             decided = await self.book.rename(device_id, label, decider(context))
         log.info(
             "pairing renamed", device_id=decided.device.device_id, role=decided.device.role, conn_id=context.conn_id
@@ -213,7 +213,7 @@ class _Desk:
         device_id, role = params.device_id.strip(), params.role.strip()
         scopes = None if params.scopes is None else tuple(params.scopes[:_MAX_SCOPES])
         by, spare = decider(context), _spared(context, device_id)
-        with _refusals(context, "rotation"):
+        with refusals(context, "rotation"):
             decided = await self.book.rotate(device_id, role, scopes, by, now_ms(), spare=spare)
         device = decided.device
         log.info(
@@ -237,7 +237,7 @@ class _Desk:
     async def revoke(self, context: CallContext, params: RevokeParams) -> dict[str, Any]:
         device_id, role = params.device_id.strip(), params.role.strip()
         by, spare = decider(context), _spared(context, device_id)
-        with _refusals(context, "revocation"):
+        with refusals(context, "revocation"):
             decided = await self.book.revoke(device_id, role, by, now_ms(), spare=spare)
         log.info(
             "pairing: token revoked",
@@ -285,7 +285,7 @@ def _label(text: str) -> str:
 
 
 @contextmanager
-def _refusals(context: CallContext, action: str = "") -> Iterator[None]:
+def refusals(context: CallContext, action: str = "") -> Iterator[None]:
     """What the book raises, as errors of the wire; the log says who was refused what."""
     try:
         yield

@@ -18,10 +18,11 @@ from typing import Any, Final, Literal
 import attrs
 
 from openclaw_gateway.errors import LocalProtocolError
+from openclaw_gateway.nodes.surfaces import SurfacesUnreadable
 from openclaw_gateway.ops.audit import AuditTrail
 from openclaw_gateway.ops.auditchain import Action
 from openclaw_gateway.pairing.devices import DeviceBook, DeviceBookUnreadable
-from openclaw_gateway.pairing.overview import Overview, device_source, sender_source
+from openclaw_gateway.pairing.overview import Overview, PairingRow, device_source, sender_source
 from openclaw_gateway.pairing.sender_records import DEFAULT_ACCOUNT, Sender, SenderKey
 from openclaw_gateway.pairing.sender_rows import MAX_HISTORY, Decided
 from openclaw_gateway.pairing.senders import SenderBookUnreadable, SenderGate, SenderLimit, UnknownSenderRequest
@@ -171,10 +172,15 @@ def _register_overview(table: MethodTable, gate: SenderGate, devices: DeviceBook
     people, more = sender_source(gate), Overview()
 
     def overview(context: CallContext, params: OverviewParams) -> dict[str, Any]:
+        own = own_device_of(context)
+
+        def others() -> list[PairingRow]:
+            return [row for row in more.rows() if own in {None, row.subject}]
+
         try:
-            every = Overview(device_source(devices, only=own_device_of(context)), people, more.rows)
+            every = Overview(device_source(devices, only=own), people, others)
             rows = every.rows(channel=params.channel)
-        except (DeviceBookUnreadable, SenderBookUnreadable) as exc:
+        except (DeviceBookUnreadable, SenderBookUnreadable, SurfacesUnreadable) as exc:
             raise CallError(wire_error("store-unavailable")) from exc
         return {
             "ts": clock(),

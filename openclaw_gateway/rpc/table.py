@@ -35,9 +35,13 @@ H = TypeVar("H", bound=Handler)
 
 @attrs.define(eq=False, repr=False)
 class CallError(GatewayError):
-    """Raised by a handler to answer with an error on purpose."""
+    """Raised by a handler to answer with an error on purpose.
+
+    ``repeatable``: the same idempotency key may come again and gets another run (a retryable error's may anyway).
+    """
 
     error: WireError
+    repeatable: bool = False
 
     def __str__(self) -> str:
         return f"{self.error.code}: {self.error.message}"

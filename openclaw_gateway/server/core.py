@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
@@ -50,6 +50,13 @@ class Limits(Value):
     handshake_seconds: float
 
 
+class Watcher(Protocol):
+    """Who is told of every connection that is admitted and of every one that ends."""
+
+    def joined(self, link: Session, /) -> None: ...
+    def left(self, link: Session, /) -> None: ...
+
+
 def _deaf_logger() -> logging.Logger:
     return logging.Logger("websockets", logging.CRITICAL + 1)  # noqa: LOG001 - one that nobody can reach is the point
 
@@ -72,6 +79,7 @@ class ServerCore:
     server_version: str
     boot_id: str
     audit: AuditTrail = attrs.field(factory=AuditTrail)
+    nodes: Watcher | None = None
     bearer_scopes: tuple[str, ...] = BEARER_SCOPES
     now_ms: Callable[[], int] = now_ms
     # websockets logs whole frames at debug, secrets included: its logger hangs in no tree and takes nothing (V52)
@@ -121,6 +129,8 @@ class ServerCore:
         )
         record_joined(self.audit, session)
         self.stability.note("connect", {"role": grant.role, "client": grant.params.client.id})
+        if self.nodes is not None:
+            self.nodes.joined(session)
         key = _presence_key(session)
         if key is not None:
             self.presence.update(key, _presence_entry(session, grant), reason="connect")
@@ -132,6 +142,8 @@ class ServerCore:
     def left(self, session: Session) -> None:
         """A session ends, admitted or not."""
         self.bus.discard(session)
+        if self.nodes is not None:
+            self.nodes.left(session)
         cause = session.scope.cause
         grant = session.grant
         code = int(cause.close.code) if cause is not None else None

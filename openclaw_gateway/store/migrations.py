@@ -190,6 +190,50 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             spent_at_ms INTEGER
         ) STRICT, WITHOUT ROWID""",
     ),
+    # Nodes: what a person allowed each to lend, what waits for that, what outlives a connection, and waiting work.
+    (
+        """CREATE TABLE node_surfaces (
+            node_id TEXT PRIMARY KEY REFERENCES devices (device_id) ON DELETE CASCADE,
+            paired_at_ms INTEGER NOT NULL,
+            caps TEXT NOT NULL,
+            commands TEXT NOT NULL,
+            approved_at_ms INTEGER NOT NULL,
+            approved_via TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE node_surface_requests (
+            request_id TEXT PRIMARY KEY,
+            node_id TEXT NOT NULL UNIQUE REFERENCES devices (device_id) ON DELETE CASCADE,
+            paired_at_ms INTEGER NOT NULL,
+            caps TEXT NOT NULL,
+            commands TEXT NOT NULL,
+            client_id TEXT NOT NULL,
+            client_mode TEXT NOT NULL,
+            display_name TEXT NOT NULL,
+            platform TEXT NOT NULL,
+            version TEXT NOT NULL,
+            device_family TEXT NOT NULL,
+            remote_ip TEXT NOT NULL,
+            requested_at_ms INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE node_facts (
+            node_id TEXT PRIMARY KEY REFERENCES devices (device_id) ON DELETE CASCADE,
+            last_connected_at_ms INTEGER,
+            last_seen_at_ms INTEGER,
+            last_seen_reason TEXT,
+            version TEXT,
+            host_stats TEXT
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE node_pending_items (
+            id TEXT PRIMARY KEY,
+            node_id TEXT NOT NULL REFERENCES devices (device_id) ON DELETE CASCADE,
+            paired_at_ms INTEGER NOT NULL,
+            type TEXT NOT NULL,
+            rank INTEGER NOT NULL,
+            created_at_ms INTEGER NOT NULL,
+            expires_at_ms INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX node_pending_by_node ON node_pending_items (node_id, rank, created_at_ms)",
+    ),
 )
 
 

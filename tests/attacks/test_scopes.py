@@ -143,6 +143,8 @@ async def test_v22_no_scopes_grant_nothing(mode: str) -> None:
         for name in gateway.rpc.names:
             if name in NO_SCOPE:
                 continue
+            if _is_for_nodes(gateway, name):  # refused by role; ten of those end the connection
+                continue
             reply = await client.call(name)
             assert reply["error"]["details"]["code"] == "MISSING_SCOPE", name
         # It hears nothing that needs a scope either.
@@ -182,6 +184,8 @@ async def test_v41_every_method_is_refused_without_its_scope_on_every_way_in(vic
             for name in victim.rpc.names:
                 spec = victim.rpc.get(name)
                 assert spec is not None
+                if _is_for_nodes(victim, name):
+                    continue
                 assert spec.scope in ALL_SCOPES or name in NO_SCOPE
                 if name in NO_SCOPE or spec.scope in OPENS[held]:
                     continue
@@ -195,6 +199,12 @@ async def test_v41_every_method_is_refused_without_its_scope_on_every_way_in(vic
                 checked += 1
     assert checked > 50
     assert ran == []
+
+
+def _is_for_nodes(gateway: Gateway, name: str) -> bool:
+    spec = gateway.rpc.get(name)
+    assert spec is not None
+    return spec.roles == {"node"}
 
 
 async def _jsonrpc_reply(client: Attacker) -> Any:

@@ -263,3 +263,18 @@ async def test_whoever_comes_second_waits_and_hears_of_a_cancelled_first() -> No
         firsts.cancel_scope.cancel()
     assert heard == [True]
     assert dispatcher._once == {}
+
+
+async def test_rule8_kept_answers_are_bounded_in_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openclaw_gateway.rpc.dispatch.MAX_KEPT_CHARS", 1000)
+    runs: list[str | None] = []
+
+    async def big(context: Any, params: Keyed) -> dict[str, str]:
+        runs.append(params.idempotency_key)
+        return {"text": "x" * 400}
+
+    dispatcher, spec = _make(big, params=Keyed, idempotent=True)
+    for key in ("a", "b", "c", "c", "b", "a"):
+        answer = await dispatcher.run(spec, Caller(), msgspec.Raw(msgspec.json.encode({"idempotencyKey": key})))
+        assert len(answer["text"]) == 400
+    assert runs == ["a", "b", "c", "a"]

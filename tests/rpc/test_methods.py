@@ -49,7 +49,7 @@ SHAPES: dict[str, tuple[str, str]] = {
 NODE_ROW = (
     "nodeId displayName platform version clientId clientMode deviceFamily remoteIp caps commands sessionHost "
     "nodePluginTools pathEnv approvalState connectedAtMs lastConnectedAtMs lastSeenAtMs lastSeenReason approvedAtMs "
-    "paired connected pendingRequestId pendingDeclaredCommands"
+    "paired connected pendingRequestId pendingDeclaredCommands pendingDeclaredCaps kind"
 )
 PRESENCE_ROW = (
     "host ip version platform deviceFamily mode reason instanceId text ts clientId deviceId roles scopes tags "
@@ -70,6 +70,12 @@ SCOPES = {
     "node.list": "operator.read",
     "node.pair.list": "operator.pairing",
     "node.describe": "operator.read",
+    "node.pair.approve": "operator.pairing",
+    "node.pair.reject": "operator.pairing",
+    "node.pair.remove": "operator.pairing",
+    "node.rename": "operator.pairing",
+    "node.invoke": "operator.write",
+    "node.pending.enqueue": "operator.write",
     "config.get": "operator.read",
     "config.set": "operator.admin",
     "config.patch": "operator.admin",

@@ -1,0 +1,98 @@
+"""What a node keeps between runs: its key, and the device token of each gateway that let it in.
+
+Owns ``<state>/node/identity.json`` and ``gateways.json``, both 0600 in a folder 0700. It must not connect.
+Invariants: a device token is handed out only for the very URL it was issued at (attack V56); what cannot be read is
+an error, never "nothing was kept" (STATE-1); at most `MAX_GATEWAYS` are kept, the one not used longest gives way.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final
+
+import attrs
+import msgspec
+
+from openclaw_gateway.client.identity import DeviceIdentity, load_identity, load_or_create_identity
+from openclaw_gateway.nodes.host.errors import NodeError
+from openclaw_gateway.ops.statedir import ensure_private_dir, read_private_file, write_private_file
+
+__all__ = ["MAX_GATEWAYS", "Keeping", "KnownGateway", "node_dir"]
+
+MAX_GATEWAYS: Final = 16
+
+
+def node_dir(state: Path) -> Path:
+    """The node's own folder below the state directory."""
+    return state / "node"
+
+
+class _Row(msgspec.Struct):
+    url: str
+    deviceToken: str  # noqa: N815  as in the file
+    usedAtMs: int  # noqa: N815
+    tlsFingerprint: str | None = None  # noqa: N815
+
+
+class _File(msgspec.Struct):
+    version: int = 1
+    gateways: list[_Row] = []
+
+
+@attrs.frozen
+class KnownGateway:
+    url: str
+    device_token: str = attrs.field(repr=False)
+    tls_fingerprint: str | None = None
+
+
+class Keeping:
+    """The files in ``directory``. Every method blocks for a small file; none is needed while commands run."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def identity(self) -> DeviceIdentity:
+        """The node's key, made on first use. Raises `IdentityUnreadable`, `StateDirUnsafe` or OSError."""
+        ensure_private_dir(self.directory)
+        return load_or_create_identity(self.directory / "identity.json")
+
+    def identity_if_any(self) -> DeviceIdentity | None:
+        return load_identity(self.directory / "identity.json")
+
+    def gateway(self, url: str) -> KnownGateway | None:
+        return next((_known(row) for row in self._read().gateways if row.url == url), None)
+
+    def latest(self) -> KnownGateway | None:
+        """The gateway that let us in last."""
+        rows = self._read().gateways
+        return _known(max(rows, key=lambda row: row.usedAtMs)) if rows else None
+
+    def keep(self, url: str, device_token: str, tls_fingerprint: str | None) -> None:
+        """Remember that ``url`` let us in with ``device_token`` from now on. Durable when it returns."""
+        kept = self._read()
+        others = [row for row in kept.gateways if row.url != url]
+        others.sort(key=lambda row: row.usedAtMs, reverse=True)
+        row = _Row(url, device_token, round(time.time() * 1000), tls_fingerprint)
+        kept.gateways = [row, *others[: MAX_GATEWAYS - 1]]
+        ensure_private_dir(self.directory)
+        write_private_file(self._path, msgspec.json.encode(kept))
+
+    @property
+    def _path(self) -> Path:
+        return self.directory / "gateways.json"
+
+    def _read(self) -> _File:
+        try:
+            data = read_private_file(self._path)
+        except FileNotFoundError:
+            return _File()
+        try:
+            return msgspec.json.decode(data, type=_File)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise NodeError(f"{self._path} is not what this node wrote", "look at it, then move it away") from error
+
+
+def _known(row: _Row) -> KnownGateway:
+    return KnownGateway(row.url, row.deviceToken, row.tlsFingerprint)
