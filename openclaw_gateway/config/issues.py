@@ -17,6 +17,7 @@ from typing import Final, Literal
 import attrs
 
 from openclaw_gateway.errors import GatewayError
+from openclaw_gateway.value import Value
 
 __all__ = ["EXIT_CONFIG", "ConfigError", "ConfigIssue", "Severity", "nearest"]
 
@@ -25,8 +26,8 @@ Severity = Literal["fatal", "fallback", "warning"]
 EXIT_CONFIG: Final = 78  # EX_CONFIG of sysexits.h: a supervisor must not retry
 
 
-@attrs.frozen(kw_only=True)
-class ConfigIssue:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ConfigIssue(Value):
     """One fault. ``path`` is the dotted path in the file ("" for the file as a whole).
 
     ``unset`` names the environment variables that were missing: the fault may lie in this shell and not in the file.

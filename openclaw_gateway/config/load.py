@@ -35,6 +35,7 @@ from openclaw_gateway.config.rules import apply_rules
 from openclaw_gateway.config.schema import GatewayConfig
 from openclaw_gateway.config.settings import SECRETS, canonical_path, is_ours, pattern, settings, to_json
 from openclaw_gateway.config.structure import Tree, canonicalise, structure
+from openclaw_gateway.value import Value
 
 __all__ = ["PORT_VARIABLE", "LoadedConfig", "check_text", "load_config"]
 
@@ -42,8 +43,8 @@ PORT_VARIABLE: Final = "OPENCLAW_GATEWAY_PORT"
 _MAX_LISTED: Final = 20
 
 
-@attrs.frozen(kw_only=True)
-class LoadedConfig:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LoadedConfig(Value):
     """A configuration and how it came about.
 
     ``raw`` is the file as it stands, ``hash`` its SHA-256; ``parsed`` its value as written, ``resolved`` the same with

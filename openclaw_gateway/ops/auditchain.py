@@ -23,6 +23,7 @@ import attrs
 import msgspec
 
 from openclaw_gateway.ops.log import clean_value
+from openclaw_gateway.value import Value
 
 __all__ = [
     "ACTIONS",
@@ -164,16 +165,16 @@ _HASH_TAIL: Final = b'"}'
 _SUFFIX: Final = len(_HASH_HEAD) + 64 + len(_HASH_TAIL)
 
 
-@attrs.frozen
-class Head:
+@attrs.frozen(eq=False, repr=False)
+class Head(Value):
     """How far a chain goes: the number and hash of its last row. ``seq`` 0: nothing yet."""
 
     seq: int = 0
     hash: str = GENESIS
 
 
-@attrs.frozen
-class Fault:
+@attrs.frozen(eq=False, repr=False)
+class Fault(Value):
     """Where a chain is broken: ``file`` and ``line`` (from 1) of the first bad row."""
 
     file: str
@@ -185,8 +186,8 @@ class Fault:
         return f"{self.file}:{self.line}: expected {self.expected}, found {self.found}"
 
 
-@attrs.frozen(kw_only=True)
-class Report:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Report(Value):
     """What `verify` found. ``fault`` None: whole. ``torn``: a crash left the last line half-written; it was never
     acknowledged, and the next start removes it. ``begins_late``: the number of the first row where the folder was
     taken away before (a row says so).

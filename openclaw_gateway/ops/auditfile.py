@@ -26,6 +26,7 @@ import attrs
 
 from openclaw_gateway.ops.auditchain import MAX_LINE_BYTES, Action, Head, check_line, compose, read_row, seal
 from openclaw_gateway.ops.statedir import StateDirUnsafe, ensure_private_dir, fsync_dir
+from openclaw_gateway.value import Value
 
 __all__ = ["BACKUPS", "MAX_BYTES", "AuditFile", "Written", "generations", "opened", "read_lines", "stamp", "tail_lines"]
 
@@ -45,8 +46,8 @@ def stamp(at: float) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at * 1000) % 1000:03d}Z"
 
 
-@attrs.frozen
-class Written:
+@attrs.frozen(eq=False, repr=False)
+class Written(Value):
     """What `AuditFile.append` did: how many of the rows it was given are on the disk, and why not all of them."""
 
     rows: int

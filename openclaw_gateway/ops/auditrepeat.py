@@ -17,6 +17,7 @@ from typing import Final
 import attrs
 
 from openclaw_gateway.ops.auditchain import Action
+from openclaw_gateway.value import Value
 
 __all__ = ["Entry", "Repeats"]
 
@@ -28,8 +29,8 @@ MAX_KEYS: Final = 512
 _Key = tuple[object, ...]
 
 
-@attrs.frozen
-class Entry:
+@attrs.frozen(eq=False, repr=False)
+class Entry(Value):
     """One thing to record: when (Unix seconds), what, and its fields, not cleaned yet."""
 
     at: float

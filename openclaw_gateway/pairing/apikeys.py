@@ -30,6 +30,7 @@ from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.policy.tokenlife import ApiKeyOutcome, LifeRules
 from openclaw_gateway.protocol.scopes import grantable
 from openclaw_gateway.store import Store, StoreError
+from openclaw_gateway.value import Value
 
 __all__ = ["MAX_KEYS", "PREFIX", "ApiKey", "ApiKeyRefused", "ApiKeys", "open_api_keys"]
 
@@ -65,8 +66,8 @@ class ApiKeysUnreadable(GatewayError):
         return f"the API keys cannot be read: {self.reason}"
 
 
-@attrs.frozen(kw_only=True)
-class ApiKey:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ApiKey(Value):
     """One key, without its secret. Times are Unix milliseconds."""
 
     key_id: str

@@ -23,14 +23,15 @@ from openclaw_gateway.pairing.records import PairedDevice, PendingRequest, Resol
 from openclaw_gateway.pairing.rows import Approval, ApprovalRefused
 from openclaw_gateway.pairing.tokens import DeviceTokens
 from openclaw_gateway.protocol.scopes import ADMIN, KNOWN_OPERATOR_SCOPES, satisfies
+from openclaw_gateway.value import Value
 
 __all__ = ["OWNER", "ApprovalDenied", "AskChanged", "Decider", "TokenChangeDenied", "UnknownDevice", "UnknownRequest"]
 
 Denial = Literal["not-approved", "role-needs-admin", "beyond-approved", "beyond-caller", "unknown-scope"]
 
 
-@attrs.frozen(kw_only=True)
-class Decider:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Decider(Value):
     """Who decides. ``own_device``: a session that came with that device's own token and nothing else."""
 
     name: str
@@ -109,8 +110,8 @@ class TokenChangeDenied(GatewayError):
         return f"token of {self.role} of device {self.device_id[:12]}: {self.reason}"
 
 
-@attrs.frozen
-class TokenChange:
+@attrs.frozen(eq=False, repr=False)
+class TokenChange(Value):
     """A device's records after its token changed. ``changed`` is False where it was that way already."""
 
     device: PairedDevice

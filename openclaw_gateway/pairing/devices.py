@@ -84,8 +84,8 @@ class ApprovalOutcome(Value):
     events: tuple[BookEvent, ...]
 
 
-@attrs.frozen
-class Decided:
+@attrs.frozen(eq=False, repr=False)
+class Decided(Value):
     """What came of a decision that takes away or renames. ``device``: the record concerned, as it is now."""
 
     device: PairedDevice

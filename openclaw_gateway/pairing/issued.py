@@ -39,6 +39,7 @@ from openclaw_gateway.policy.tokenlife import (
     decide_refresh,
 )
 from openclaw_gateway.store import Store, StoreError
+from openclaw_gateway.value import Value
 
 __all__ = ["Handout", "IssuedTokens", "RefreshRefused", "open_issued_tokens"]
 
@@ -64,8 +65,8 @@ class RefreshRefused(GatewayError):
         return f"refresh token refused: {self.reason}"
 
 
-@attrs.frozen(kw_only=True)
-class Handout:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Handout(Value):
     """What a device is told. Times are Unix milliseconds; None: no end, or nothing to hand out."""
 
     record: PairedDevice
@@ -91,8 +92,8 @@ class Handout:
         return {key: value for key, value in out.items() if value is not None}
 
 
-@attrs.frozen(kw_only=True)
-class Family:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Family(Value):
     """One row of ``refresh_families``. ``bound`` is the digest of the device token that the family belongs to."""
 
     device_id: str
@@ -116,8 +117,8 @@ class Family:
         return decide_refresh(self.state(settled=True), self.uses, rules, now) is RefreshVerdict.ROTATE
 
 
-@attrs.frozen
-class _Written:
+@attrs.frozen(eq=False, repr=False)
+class _Written(Value):
     """What a job left: all records of the device, and its family in the role that was meant."""
 
     records: tuple[PairedDevice, ...]

@@ -19,6 +19,7 @@ from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.pairing.devices import DeviceBook
 from openclaw_gateway.pairing.sender_records import Sender, SenderRequest
 from openclaw_gateway.pairing.senders import SenderGate
+from openclaw_gateway.value import Value
 
 __all__ = [
     "MIN_PREFIX",
@@ -61,8 +62,8 @@ class AmbiguousRequest(GatewayError):
         return self.message
 
 
-@attrs.frozen(kw_only=True)
-class PairingRow:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PairingRow(Value):
     """One request or one pairing; times are Unix milliseconds.
 
     ``source``: where it came from (an address, or an account of a channel). ``asks`` is what was asked for, ``grants``

@@ -16,6 +16,7 @@ import attrs
 
 from openclaw_gateway.pairing.records import BookEvent
 from openclaw_gateway.policy.senders import Context, SessionPolicy
+from openclaw_gateway.value import Value
 
 __all__ = [
     "DEFAULT_ACCOUNT",
@@ -38,8 +39,8 @@ def _plain(text: str) -> str:
     return "".join(c for c in text[: 4 * MAX_NAME] if c.isprintable())[:MAX_NAME].strip()
 
 
-@attrs.frozen(kw_only=True)
-class InboundMessage:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class InboundMessage(Value):
     """One message as an adapter got it. ``live``: it came in now, not out of a backlog; times are Unix milliseconds."""
 
     channel: str
@@ -52,8 +53,8 @@ class InboundMessage:
     sent_at_ms: int
 
 
-@attrs.frozen
-class SenderKey:
+@attrs.frozen(eq=False, repr=False)
+class SenderKey(Value):
     """Whom a decision is about: always a direct chat (V27). ``sender_id`` is canonical (`canonical_sender`)."""
 
     channel: str
@@ -61,8 +62,8 @@ class SenderKey:
     sender_id: str
 
 
-@attrs.frozen(kw_only=True)
-class SenderRequest:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SenderRequest(Value):
     """A stranger who waits. ``rejected``: turned down; the row stays until its time is over, so that no second code
     goes out before."""
 
@@ -81,8 +82,8 @@ class SenderRequest:
         return SenderKey(self.channel, self.account, self.sender_id)
 
 
-@attrs.frozen(kw_only=True)
-class Sender:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Sender(Value):
     """What an operator decided about a sender: the session policy (S080)."""
 
     channel: str
@@ -109,8 +110,8 @@ class Sender:
         }
 
 
-@attrs.frozen(kw_only=True)
-class HistoryEntry:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HistoryEntry(Value):
     """One thing that happened (S081). ``event``: requested, approved, rejected, expired, codes-expired, policy-…."""
 
     at_ms: int

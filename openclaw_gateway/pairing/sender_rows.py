@@ -19,6 +19,7 @@ import attrs
 from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.pairing.sender_records import HistoryEntry, Sender, SenderKey, SenderRequest
 from openclaw_gateway.policy.senders import MAX_PENDING_PER_ACCOUNT, MAX_WRONG_CODES, SessionPolicy
+from openclaw_gateway.value import Value
 
 __all__ = [
     "MAX_HISTORY",
@@ -56,16 +57,16 @@ class SenderLimit(GatewayError):
         return f"{self.limit} senders are remembered already"
 
 
-@attrs.frozen
-class SenderSnapshot:
+@attrs.frozen(eq=False, repr=False)
+class SenderSnapshot(Value):
     """What the book keeps in memory."""
 
     requests: list[SenderRequest]
     senders: list[Sender]
 
 
-@attrs.frozen
-class Asked:
+@attrs.frozen(eq=False, repr=False)
+class Asked(Value):
     """``request`` waits (``created`` just now or before); None where it may not: decided meanwhile, or no room."""
 
     request: SenderRequest | None
@@ -73,16 +74,16 @@ class Asked:
     expired: tuple[SenderRequest, ...] = ()
 
 
-@attrs.frozen
-class Decided:
+@attrs.frozen(eq=False, repr=False)
+class Decided(Value):
     """A request ended by a person. ``sender``: the decision that follows from it; None for a rejection."""
 
     request: SenderRequest
     sender: Sender | None
 
 
-@attrs.frozen
-class WrongCode:
+@attrs.frozen(eq=False, repr=False)
+class WrongCode(Value):
     """No waiting request has that code. ``expired``: those that end now, because too many codes were wrong."""
 
     expired: tuple[SenderRequest, ...] = ()

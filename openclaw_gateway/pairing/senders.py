@@ -48,6 +48,7 @@ from openclaw_gateway.policy.senders import (
     read_allow_from,
 )
 from openclaw_gateway.store import StoreError
+from openclaw_gateway.value import Value
 
 __all__ = [
     "ChannelOutbox",
@@ -72,8 +73,8 @@ Notification = Literal["not-requested", "sent", "unsupported", "failed"]
 log = get_logger("pairing")
 
 
-@attrs.frozen
-class Verdict:
+@attrs.frozen(eq=False, repr=False)
+class Verdict(Value):
     """What an adapter does with a message: ``allow`` hands it on, ``challenge`` sends ``text`` back, ``deny`` and
     ``silent`` drop it without a word."""
 

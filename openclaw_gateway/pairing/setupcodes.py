@@ -41,6 +41,7 @@ from openclaw_gateway.pairing.setuprows import (
 )
 from openclaw_gateway.policy.setup import Access, SetupStanding
 from openclaw_gateway.store import Store, StoreError
+from openclaw_gateway.value import Value
 
 __all__ = [
     "MAX_LIVE",
@@ -61,8 +62,8 @@ _MAX_PRESENTED: Final = 1024
 _CLOSING_SECONDS: Final = 1.0
 
 
-@attrs.frozen(kw_only=True)
-class IssuedCode:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class IssuedCode(Value):
     """A new code, with the two secrets that are shown once and kept nowhere."""
 
     setup_id: str
@@ -71,8 +72,8 @@ class IssuedCode:
     expires_at_ms: int
 
 
-@attrs.frozen(kw_only=True)
-class JoinedCode:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class JoinedCode(Value):
     """What a join URL stood for."""
 
     urls: tuple[str, ...]
@@ -81,8 +82,8 @@ class JoinedCode:
     tls_fingerprint: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class RedeemedCode:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RedeemedCode(Value):
     """``handed``: the operator's record whose token a phone takes along."""
 
     device: PairedDevice

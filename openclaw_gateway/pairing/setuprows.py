@@ -26,6 +26,7 @@ from openclaw_gateway.pairing.rows import Approval, Change
 from openclaw_gateway.pairing.tokens import DeviceTokens
 from openclaw_gateway.policy.setup import PROFILES, Access
 from openclaw_gateway.protocol.scopes import ADMIN, satisfies
+from openclaw_gateway.value import Value
 
 __all__ = ["MAX_LIVE", "MAX_OUTCOMES", "Completion", "Redeemed", "SetupCode", "SetupCodeSpent", "SetupCodesFull"]
 
@@ -61,8 +62,8 @@ class SetupCodesFull(GatewayError):
         return f"{MAX_LIVE} setup codes are waiting to be used"
 
 
-@attrs.frozen(kw_only=True)
-class SetupCode:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SetupCode(Value):
     """A code that lives. Times are Unix milliseconds; ``issuer`` is the principal that had it made."""
 
     setup_id: str
@@ -78,8 +79,8 @@ class SetupCode:
     bound_to: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Completion:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Completion(Value):
     """What became of a code: `device.pair.setup.completed`, and the answer of `device.pair.setupStatus`."""
 
     setup_id: str
@@ -93,8 +94,8 @@ class Completion:
         return row if self.device_name is None else {**row, "deviceName": self.device_name}
 
 
-@attrs.frozen(kw_only=True)
-class Redeemed:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Redeemed(Value):
     """A spent code: the device's record in the role it came in, and the operator's record of a phone."""
 
     completion: Completion
@@ -105,8 +106,8 @@ class Redeemed:
     dropped: tuple[PendingRequest, ...]
 
 
-@attrs.frozen
-class Snapshot:
+@attrs.frozen(eq=False, repr=False)
+class Snapshot(Value):
     live: list[SetupCode]
     outcomes: list[Completion]
 

@@ -63,8 +63,8 @@ class TokenSeed(Value):
     digest: bytes = attrs.field(repr=False)
 
 
-@attrs.frozen
-class RefreshClaim:
+@attrs.frozen(eq=False, repr=False)
+class RefreshClaim(Value):
     """What a refresh token says; ``genuine``: this gateway said it."""
 
     family: bytes

@@ -17,14 +17,15 @@ import attrs
 
 from openclaw_gateway.policy.addresses import NO_NETWORKS, NetworkSet
 from openclaw_gateway.protocol.scopes import READ, WRITE, satisfies
+from openclaw_gateway.value import Value
 
 __all__ = ["BASELINE", "TABLE", "Applicant", "AutoApproveRules", "Row", "baseline", "judge"]
 
 BASELINE: Final = (READ, WRITE)
 
 
-@attrs.frozen(kw_only=True)
-class AutoApproveRules:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AutoApproveRules(Value):
     """``gateway.pairing.autoApprove``."""
 
     loopback: bool = True
@@ -33,8 +34,8 @@ class AutoApproveRules:
     shared_secret: Literal["off", "baseline"] = "off"  # noqa: S105 - a setting, not a secret
 
 
-@attrs.frozen(kw_only=True)
-class Applicant:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Applicant(Value):
     """A device that proved its key and authenticated, and is not paired in the role it asks for."""
 
     rules: AutoApproveRules
@@ -54,8 +55,8 @@ class Applicant:
         return not self.forwarded and self.address in self.own_tailnet_addresses
 
 
-@attrs.frozen(kw_only=True)
-class Row:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Row(Value):
     """One row. ``grants`` None: a person is asked. ``setting``: what switches the row (None: nothing does)."""
 
     id: str

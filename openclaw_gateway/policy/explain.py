@@ -37,6 +37,7 @@ from openclaw_gateway.policy.secrets import SecretOutcome
 from openclaw_gateway.protocol.connect import CONTROL_UI_ID, ClientInfo, ConnectAuth, ConnectParams, DeviceProof
 from openclaw_gateway.protocol.device import DeviceVerdict
 from openclaw_gateway.protocol.errors import ERRORS
+from openclaw_gateway.value import Value
 
 __all__ = [
     "NEW_DEVICE",
@@ -92,8 +93,8 @@ _OPEN: Final = (
 )
 
 
-@attrs.frozen(kw_only=True)
-class Explanation:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Explanation(Value):
     """``rule`` names what decided, ``because`` says it in a sentence, ``path`` is the way there, ``fix`` is the one
     command that changes it (for an admission: that ends it).
     """
@@ -190,8 +191,8 @@ class Record(Protocol):
     def live(self) -> bool: ...
 
 
-@attrs.frozen(kw_only=True)
-class Supposition:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Supposition(Value):
     """A peer that might come. ``device``: an id, or `NEW_DEVICE`; its signature is taken to be good. ``presents``:
     the right credential of that kind, or none.
     """
@@ -290,8 +291,8 @@ def explain_supposition(question: AdmissionQuestion, request_id: str | None = No
 # --- what was decided lately
 
 
-@attrs.frozen(kw_only=True)
-class Remembered:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Remembered(Value):
     """A verdict as it was; verdicts hold no credentials (`policy.verdicts`)."""
 
     verdict: Verdict

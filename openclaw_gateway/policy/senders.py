@@ -17,6 +17,8 @@ from typing import Final, Literal
 
 import attrs
 
+from openclaw_gateway.value import Value
+
 __all__ = [
     "CODE_ALPHABET",
     "CODE_LENGTH",
@@ -114,8 +116,8 @@ def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:60])
 
 
-@attrs.frozen(kw_only=True)
-class SenderRules:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SenderRules(Value):
     """What the configuration says about one channel's direct messages; ``allow_from`` holds canonical ids."""
 
     policy: Policy = "pairing"
@@ -123,8 +125,8 @@ class SenderRules:
     enabled: bool = True
 
 
-@attrs.frozen(kw_only=True)
-class SenderQuestion:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SenderQuestion(Value):
     """Everything that decides about one message.
 
     ``session``: what was decided about this very (channel, account, sender); ``readable`` is False where that is not
@@ -144,8 +146,8 @@ class SenderQuestion:
     age_ms: int = 0
 
 
-@attrs.frozen
-class SenderVerdict:
+@attrs.frozen(eq=False, repr=False)
+class SenderVerdict(Value):
     """``challenge``: not in, and to be given a code; ``silent``: not in, and nothing is said."""
 
     kind: Kind

@@ -30,6 +30,7 @@ from openclaw_gateway.protocol.scopes import (
     grantable,
     satisfies,
 )
+from openclaw_gateway.value import Value
 
 __all__ = [
     "PROFILES",
@@ -52,8 +53,8 @@ _LIMITED: Final = (APPROVALS, QUESTIONS, READ, TALK_SECRETS, WRITE)
 _PHONES: Final = frozenset({"openclaw-android", "openclaw-ios"})
 
 
-@attrs.frozen(kw_only=True)
-class SetupProfile:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SetupProfile(Value):
     """``operator_scopes``: of the operator's token that a phone is handed besides its node's token; (): none."""
 
     access: Access
@@ -67,8 +68,8 @@ PROFILES: Final[Mapping[Access, SetupProfile]] = {
 }
 
 
-@attrs.frozen(kw_only=True)
-class SetupStanding:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SetupStanding(Value):
     """A setup code that was presented and lives. ``bound_to``: the device that came with it first."""
 
     setup_id: str

@@ -18,6 +18,7 @@ import attrs
 
 from openclaw_gateway.policy.addresses import canonical_ip, is_loopback, is_private_literal
 from openclaw_gateway.policy.locality import Peer, host_name, is_loopback_name
+from openclaw_gateway.value import Value
 
 __all__ = ["MAX_URLS", "Reachability", "SetupUrls", "Unreachable", "join_base", "proxied_origin", "setup_urls"]
 
@@ -28,8 +29,8 @@ _SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _LOCAL_SUFFIXES: Final = (".local", ".home.arpa", ".internal", ".lan")
 
 
-@attrs.frozen(kw_only=True)
-class Reachability:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Reachability(Value):
     """Where this gateway can be reached. ``listening``: (address, port) pairs; ``lan``: this host's own addresses."""
 
     listening: tuple[tuple[str, int], ...]
@@ -41,8 +42,8 @@ class Reachability:
     container: bool = False
 
 
-@attrs.frozen
-class SetupUrls:
+@attrs.frozen(eq=False, repr=False)
+class SetupUrls(Value):
     """``urls``: WebSocket addresses, the best first. ``source``: where the first one comes from, for a person."""
 
     urls: tuple[str, ...]
@@ -58,8 +59,8 @@ class SetupUrls:
         return SetupUrls(tuple(url for url in self.urls if not _is_exposed(url)), self.source)
 
 
-@attrs.frozen
-class Unreachable:
+@attrs.frozen(eq=False, repr=False)
+class Unreachable(Value):
     """Why no code can be made, and the one command that changes it."""
 
     reason: str

@@ -17,6 +17,8 @@ from typing import Final
 
 import attrs
 
+from openclaw_gateway.value import Value
+
 __all__ = ["GRACE_MS", "REFRESH_LIVES", "ApiKeyOutcome", "FamilyState", "LifeRules", "RefreshVerdict", "decide_refresh"]
 
 # An answer may be lost on the way: who asks again with the same refresh token gets the same answer for so long.
@@ -25,8 +27,8 @@ GRACE_MS: Final = 10_000
 REFRESH_LIVES: Final = 7
 
 
-@attrs.frozen(kw_only=True)
-class LifeRules:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LifeRules(Value):
     """``gateway.auth.expiresIn`` (milliseconds; None: until revoked) and ``gateway.auth.refresh``."""
 
     expires_in_ms: int | None = None
@@ -80,8 +82,8 @@ class RefreshVerdict(enum.Enum):
     UNKNOWN = "unknown"  # newer than anything on record (a backup was put back)
 
 
-@attrs.frozen(kw_only=True)
-class FamilyState:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class FamilyState(Value):
     """What is on record of one family. ``uses`` rotations so far; the newest refresh token carries that number."""
 
     uses: int

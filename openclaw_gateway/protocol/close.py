@@ -12,6 +12,8 @@ from enum import IntEnum
 
 import attrs
 
+from openclaw_gateway.value import Value
+
 __all__ = ["CLOSE_CODES", "Close", "CloseCode", "CloseCodeInfo"]
 
 MAX_REASON_BYTES = 123
@@ -35,8 +37,8 @@ class CloseCode(IntEnum):
     CONNECT_FAILED = 4008  # sent by the Control UI
 
 
-@attrs.frozen
-class CloseCodeInfo:
+@attrs.frozen(eq=False, repr=False)
+class CloseCodeInfo(Value):
     name: str
     reconnect: bool
     meaning: str
@@ -74,8 +76,8 @@ def _clip(reason: str) -> str:
     return raw[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
-@attrs.frozen
-class Close:
+@attrs.frozen(eq=False, repr=False)
+class Close(Value):
     """Why a connection ends: the code and reason of the Close frame. The reason is clipped to what RFC 6455 carries."""
 
     code: CloseCode

@@ -15,6 +15,8 @@ from typing import Any
 import attrs
 import msgspec
 
+from openclaw_gateway.value import Value
+
 __all__ = ["FrameFault", "Request", "decode_request", "encode_error", "encode_event", "encode_ok", "splice_seq"]
 
 NO_PARAMS = msgspec.Raw(b"")
@@ -31,8 +33,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     params: msgspec.Raw = NO_PARAMS
 
 
-@attrs.frozen
-class FrameFault:
+@attrs.frozen(eq=False, repr=False)
+class FrameFault(Value):
     """Why some bytes are not a request. ``id`` is the sender's id where one could be read; ``json`` says they were
     JSON.
     """

@@ -54,8 +54,8 @@ class DeviceTokenGrant(Value):
     refresh_expires_at_ms: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class HandedToken:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HandedToken(Value):
     """A token for another role of the same device, handed over when a phone redeems a setup code."""
 
     grant: DeviceTokenGrant

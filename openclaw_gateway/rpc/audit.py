@@ -17,6 +17,7 @@ from openclaw_gateway.ops.audit import Action, AuditTrail
 from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, camel
 from openclaw_gateway.store import StoreError
+from openclaw_gateway.value import Value
 
 __all__ = ["recorded", "register"]
 
@@ -28,8 +29,8 @@ _STATUS: Final = {"ok": "succeeded", "refused": "blocked", "failed": "failed"}
 _CHAIN: Final = frozenset({"seq", "time", "action", "actor", "prev", "hash"})
 
 
-@attrs.frozen
-class ActivityParams:
+@attrs.frozen(eq=False, repr=False)
+class ActivityParams(Value):
     agent_id: str | None = None
     session_key: str | None = None
     run_id: str | None = None

@@ -21,6 +21,7 @@ from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.protocol.scopes import ROLES
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable
 from openclaw_gateway.server.gatekeeper import Gatekeeper
+from openclaw_gateway.value import Value
 
 __all__ = ["register"]
 
@@ -28,8 +29,8 @@ MAX_TEXT: Final = 512
 MAX_SCOPES: Final = 64
 
 
-@attrs.frozen
-class ExplainParams:
+@attrs.frozen(eq=False, repr=False)
+class ExplainParams(Value):
     conn_id: str | None = None
     ip: str | None = None
     role: str = "operator"

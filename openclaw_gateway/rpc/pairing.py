@@ -40,6 +40,7 @@ from openclaw_gateway.rpc.audit import recorded
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, NoParams
 from openclaw_gateway.server.registry import SessionRegistry
 from openclaw_gateway.store import StoreError
+from openclaw_gateway.value import Value
 
 __all__ = ["MAX_LABEL", "decider", "own_device_of", "refusals", "register"]
 
@@ -60,39 +61,39 @@ _IMPOSSIBLE: Final = {
 log = get_logger("pairing")
 
 
-@attrs.frozen
-class ApproveParams:
+@attrs.frozen(eq=False, repr=False)
+class ApproveParams(Value):
     """``ask_hash``: the row's ``askHash`` as it was listed; what waits by then must be the same (PAIR-5)."""
 
     request_id: str
     ask_hash: str | None = None
 
 
-@attrs.frozen
-class RequestParams:
+@attrs.frozen(eq=False, repr=False)
+class RequestParams(Value):
     request_id: str
 
 
-@attrs.frozen
-class DeviceParams:
+@attrs.frozen(eq=False, repr=False)
+class DeviceParams(Value):
     device_id: str
 
 
-@attrs.frozen
-class RenameParams:
+@attrs.frozen(eq=False, repr=False)
+class RenameParams(Value):
     device_id: str
     label: str
 
 
-@attrs.frozen
-class RotateParams:
+@attrs.frozen(eq=False, repr=False)
+class RotateParams(Value):
     device_id: str
     role: str
     scopes: list[str] | None = None
 
 
-@attrs.frozen
-class RevokeParams:
+@attrs.frozen(eq=False, repr=False)
+class RevokeParams(Value):
     device_id: str
     role: str
 

@@ -33,6 +33,7 @@ from openclaw_gateway.rpc.audit import recorded
 from openclaw_gateway.rpc.pairing import own_device_of
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable
 from openclaw_gateway.store import StoreError
+from openclaw_gateway.value import Value
 
 __all__ = ["EVENTS", "register"]
 
@@ -40,14 +41,14 @@ EVENTS: Final = ("channel.pairing.requested", "channel.pairing.resolved")
 _MAX_SHOWN: Final = 60
 
 
-@attrs.frozen
-class ListParams:
+@attrs.frozen(eq=False, repr=False)
+class ListParams(Value):
     channel: str | None = None
     account_id: str | None = None
 
 
-@attrs.frozen
-class ResolveParams:
+@attrs.frozen(eq=False, repr=False)
+class ResolveParams(Value):
     channel: str
     account_id: str | None = None
     request_id: str | None = None
@@ -60,8 +61,8 @@ class ResolveParams:
             raise ValueError("at root: must have one of the properties 'requestId' and 'code'")
 
 
-@attrs.frozen
-class DismissParams:
+@attrs.frozen(eq=False, repr=False)
+class DismissParams(Value):
     channel: str
     account_id: str | None = None
     request_id: str | None = None
@@ -72,22 +73,22 @@ class DismissParams:
             raise ValueError("at root: must have one of the properties 'requestId' and 'code'")
 
 
-@attrs.frozen
-class PolicyParams:
+@attrs.frozen(eq=False, repr=False)
+class PolicyParams(Value):
     channel: str
     sender_id: str
     account_id: str = DEFAULT_ACCOUNT
     policy: Literal["allow", "deny", "pair", "clear"] | None = None
 
 
-@attrs.frozen
-class HistoryParams:
+@attrs.frozen(eq=False, repr=False)
+class HistoryParams(Value):
     channel: str | None = None
     limit: int = 100
 
 
-@attrs.frozen
-class OverviewParams:
+@attrs.frozen(eq=False, repr=False)
+class OverviewParams(Value):
     channel: str | None = None
 
 

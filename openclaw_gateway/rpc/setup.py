@@ -33,6 +33,7 @@ from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.rpc.audit import recorded
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable
 from openclaw_gateway.store import StoreError
+from openclaw_gateway.value import Value
 
 __all__ = ["SetupSituation", "register"]
 
@@ -41,8 +42,8 @@ MAX_QR_CHARS: Final = 16_384  # what OpenClaw's clients take
 log = get_logger("pairing")
 
 
-@attrs.frozen(kw_only=True)
-class SetupSituation:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SetupSituation(Value):
     """What the gateway knows of itself at the moment of a call. ``auth``: the kind of its shared secret."""
 
     reach: Reachability
@@ -52,8 +53,8 @@ class SetupSituation:
     tls_fingerprint: str | None = None
 
 
-@attrs.frozen
-class SetupCodeParams:
+@attrs.frozen(eq=False, repr=False)
+class SetupCodeParams(Value):
     """``bootstrap_profile`` None: everything a phone can be given, as far as the way to it is safe."""
 
     public_url: str | None = None
@@ -63,8 +64,8 @@ class SetupCodeParams:
     join_url: bool = False
 
 
-@attrs.frozen
-class SetupStatusParams:
+@attrs.frozen(eq=False, repr=False)
+class SetupStatusParams(Value):
     setup_id: str
 
 

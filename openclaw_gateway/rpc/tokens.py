@@ -26,6 +26,7 @@ from openclaw_gateway.rpc.table import ANY_OPERATOR, CallContext, CallError, Met
 from openclaw_gateway.server.gatekeeper import refresh_refusal
 from openclaw_gateway.server.recording import record_refreshed
 from openclaw_gateway.store import StoreError
+from openclaw_gateway.value import Value
 
 __all__ = ["register", "register_keys"]
 
@@ -35,13 +36,13 @@ _ROWS: Final = {"name-taken": "api-key-name-taken", "limit": "api-key-limit", "u
 log = get_logger("tokens")
 
 
-@attrs.frozen
-class RefreshParams:
+@attrs.frozen(eq=False, repr=False)
+class RefreshParams(Value):
     refresh_token: str
 
 
-@attrs.frozen
-class CreateParams:
+@attrs.frozen(eq=False, repr=False)
+class CreateParams(Value):
     """``expires_in_ms``: the key's own life from now on; without it, it lives as long as every issued token."""
 
     name: str
@@ -49,8 +50,8 @@ class CreateParams:
     expires_in_ms: int | None = None
 
 
-@attrs.frozen
-class RevokeParams:
+@attrs.frozen(eq=False, repr=False)
+class RevokeParams(Value):
     """``name`` is a key's name or id."""
 
     name: str

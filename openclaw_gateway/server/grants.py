@@ -49,8 +49,8 @@ class IssuedToken(Value):
     refresh_expires_at_ms: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Presented:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Presented(Value):
     """What came of the one text that was presented as a shared secret or as an API key."""
 
     secret: SecretOutcome = SecretOutcome.MISSING
