@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import device_token, measure
+from . import device_token, measure, node_invoke
 from .load import LoadError, request_frame
 from .report import Row, failed, markdown, table
 from .servers import TOKEN, Official, Server, openclaw, ours, program
 
-GROUPS = ("start", "memory", "connect", "throughput", "echo", "idle", "connections", "fanout", "reference")
+GROUPS = ("start", "memory", "connect", "throughput", "invoke", "echo", "idle", "connections", "fanout", "reference")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
@@ -83,6 +83,9 @@ def _both(official: Official, only: set[str], quick: bool) -> list[Row]:
             rows.append(_device_token(pair, 2 if quick else 3))
         if "throughput" in only:
             rows += _throughput(pair, 0.5 if quick else 1.5)
+        if "invoke" in only:
+            _say("node.invoke")
+            rows += node_invoke.rows(pair, 0.5 if quick else 1.5)
         if "idle" in only:
             _say("idle CPU")
             share, beside = measure.idle_cpu(pair, 5.0 if quick else 20.0)
@@ -222,7 +225,7 @@ def main() -> int:
     measure.use_generator_core()
     try:
         rows = [_start(official, options.quick)] if "start" in only else []
-        if only & {"memory", "connect", "throughput", "idle"}:
+        if only & {"memory", "connect", "throughput", "invoke", "idle"}:
             rows += _both(official, only, options.quick)
         if "echo" in only:
             rows += _echo(official, options.quick)
