@@ -43,9 +43,9 @@ trio.run(main)
 """
 
 
-@pytest.mark.deadline(600)
+@pytest.mark.deadline(1800)
 @pytest.mark.parametrize(
-    ("rounds", "lines"), [pytest.param(10, 20, id="10"), pytest.param(200, 20, id="200", marks=pytest.mark.soak)]
+    ("rounds", "lines"), [pytest.param(10, 20, id="10"), pytest.param(1000, 20, id="1000", marks=pytest.mark.soak)]
 )
 async def test_state1_kill_9_loses_no_acknowledged_approval(rounds: int, lines: int, state_dir: Path) -> None:
     acknowledged: dict[str, str] = {}
