@@ -205,7 +205,7 @@ class Gateway:
         people.publish = self._book_event
         self.senders = SenderGate(people, config.channels, clock=now_ms)
         self._dispatcher = dispatcher
-        book.on_cut = self._core.registry.cut_device
+        book.on_cut = self._cut
         self._issued, self._keys = issued, keys
         issued.on_reuse = self._refresh_token_reused
         keys.on_revoked = self._api_key_revoked
@@ -390,6 +390,12 @@ class Gateway:
             auth="password" if self.auth.type == "password" else "token",
             http=config.transports.http.enabled,
         )
+
+    def _cut(self, device_id: str, role: str | None, spare: str | None) -> None:
+        """A device lost a role, or (None) all of them and its place here."""
+        self._core.registry.cut_device(device_id, role, spare)
+        if role is None:
+            self.nodes.forget(device_id)
 
     def _api_key_revoked(self, key_id: str) -> None:
         for session in self._core.registry:

@@ -207,6 +207,12 @@ class NodeHub:
         self._publish_book(decided.events)
         log.info("pairing: node removed", node_id=node_id)
 
+    def forget(self, node_id: str) -> None:
+        """The device was removed, and its rows with it: nothing of the node stays in memory either."""
+        self.surfaces.forget(node_id)
+        self.facts.forget(node_id)
+        self.queue.forget(node_id)
+
     async def rename(self, node_id: str, label: str, by: Decider) -> None:
         """Give the node the name that operators see. Raises as `DeviceBook.rename`."""
         self._publish_book((await self.book.rename(node_id, label, by)).events)

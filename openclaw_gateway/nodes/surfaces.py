@@ -89,6 +89,11 @@ class SurfaceBook:
         await self._readable_or_reload()
         return await self._store.run(partial(rows.remove, node_id=node_id), then=self._apply, revokes=True)
 
+    def forget(self, node_id: str) -> None:
+        """The node's rows are gone with its device; so is what was known of them."""
+        self._surfaces.pop(node_id, None)
+        self._requests.pop(node_id, None)
+
     async def reload(self) -> Snapshot:
         """Read everything anew. Raises `SurfacesUnreadable`; the book stays closed then."""
         try:

@@ -168,3 +168,20 @@ async def test_audit1_decisions_about_surfaces_are_in_the_trail(gateway: Gateway
     assert told["pairing.rejected"]["request_id"] == wider["requestId"]
     assert told["pairing.renamed"]["label"] == "Attic"
     assert "pairing.removed" in told
+
+
+async def test_v26_a_removed_device_leaves_nothing_of_its_node_in_memory(
+    gateway: Gateway, operator: ScriptedPeer
+) -> None:
+    device = DeviceIdentity.generate()
+    async with approved_node(gateway, operator, device) as (node_id, _):
+        pass
+    await operator.request("node.pending.enqueue", {"nodeId": node_id, "type": "status.request"})
+    record = gateway.nodes.record(node_id)
+    assert record is not None
+    assert gateway.nodes.surfaces.surface(node_id, record.approved_at_ms) is not None
+    assert len(gateway.nodes.queue) == 1
+    await operator.request("device.pair.remove", {"deviceId": node_id})
+    assert gateway.nodes.surfaces.surface(node_id, record.approved_at_ms) is None
+    assert len(gateway.nodes.queue) == 0
+    assert gateway.nodes.queue.revision(node_id) == 0
