@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from openclaw_gateway.ops.statedir import ensure_private_dir, read_private_file, write_private_file
 from openclaw_gateway.pairing.sender_records import SenderRequest
-from openclaw_gateway.pairing.tokens import CredentialDamaged
+from openclaw_gateway.pairing.tokens import load_key
 from openclaw_gateway.policy.senders import code_from, plain_code
 
 __all__ = ["SenderCodes", "load_sender_codes"]
@@ -60,18 +58,6 @@ def load_sender_codes(state_dir: Path | None) -> SenderCodes:
 
     Raises `CredentialDamaged`, `StateDirUnsafe`, `OSError`.
     """
-    if state_dir is None:
-        return SenderCodes(os.urandom(_KEY_BYTES))
-    folder = state_dir / "credentials"
-    ensure_private_dir(state_dir)
-    ensure_private_dir(folder)
-    path = folder / KEY_FILE
-    try:
-        key = read_private_file(path)
-    except FileNotFoundError:
-        key = os.urandom(_KEY_BYTES)
-        write_private_file(path, key)
-    if len(key) != _KEY_BYTES:
-        fix = f"mv '{path}' '{path}.damaged' (codes that are on their way become worthless, nothing else)"
-        raise CredentialDamaged(path, f"has {len(key)} bytes instead of {_KEY_BYTES}", fix)
-    return SenderCodes(key)
+    return SenderCodes(
+        load_key(state_dir, KEY_FILE, "{move} (codes that are on their way become worthless, nothing else)")
+    )

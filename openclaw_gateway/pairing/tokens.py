@@ -28,7 +28,15 @@ from openclaw_gateway.ops.statedir import ensure_private_dir, read_private_file,
 from openclaw_gateway.pairing.records import PairedDevice
 from openclaw_gateway.value import Value
 
-__all__ = ["REFRESH_PREFIX", "CredentialDamaged", "DeviceTokens", "RefreshClaim", "TokenSeed", "load_device_tokens"]
+__all__ = [
+    "REFRESH_PREFIX",
+    "CredentialDamaged",
+    "DeviceTokens",
+    "RefreshClaim",
+    "TokenSeed",
+    "load_device_tokens",
+    "load_key",
+]
 
 KEY_FILE: Final = "device-token.key"
 _KEY_BYTES: Final = 32
@@ -138,21 +146,32 @@ def load_device_tokens(state_dir: Path | None) -> DeviceTokens:
     Raises `CredentialDamaged` where a key file is there but is no key (absent is not unreadable), `StateDirUnsafe`,
     `OSError`.
     """
+    return DeviceTokens(
+        load_key(state_dir, KEY_FILE, "restore it from a backup, or: {move} (devices keep the tokens they have)")
+    )
+
+
+def load_key(state_dir: Path | None, name: str, fix: str) -> bytes:
+    """A key of 32 bytes under ``credentials/``, made at the first call; None: one for this process only.
+
+    ``fix`` says what to do about a damaged file; ``{move}`` in it is the command that puts the file aside. Raises as
+    `load_device_tokens`.
+    """
     if state_dir is None:
-        return DeviceTokens(os.urandom(_KEY_BYTES))
+        return os.urandom(_KEY_BYTES)
     folder = state_dir / "credentials"
     ensure_private_dir(state_dir)
     ensure_private_dir(folder)
-    path = folder / KEY_FILE
+    path = folder / name
     try:
         key = read_private_file(path)
     except FileNotFoundError:
         key = os.urandom(_KEY_BYTES)
         write_private_file(path, key)
     if len(key) != _KEY_BYTES:
-        fix = f"restore it from a backup, or: mv '{path}' '{path}.damaged' (devices keep the tokens they have)"
-        raise CredentialDamaged(path, f"has {len(key)} bytes instead of {_KEY_BYTES}", fix)
-    return DeviceTokens(key)
+        fault = f"has {len(key)} bytes instead of {_KEY_BYTES}"
+        raise CredentialDamaged(path, fault, fix.format(move=f"mv '{path}' '{path}.damaged'"))
+    return key
 
 
 def _digest(token: str) -> bytes:
