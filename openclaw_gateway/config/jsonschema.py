@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from openclaw_gateway.config.leaves import BIND_NAMES, RANGES
-from openclaw_gateway.config.settings import ALIASES, Setting, settings
+from openclaw_gateway.config.settings import ALIASES, Setting, collections, settings
 
 __all__ = ["DESCRIPTIONS", "json_schema"]
 
@@ -108,17 +108,25 @@ def json_schema() -> dict[str, Any]:
 
 
 def _place(root: dict[str, Any], path: str, leaf: dict[str, Any]) -> None:
-    node = root
+    node, at = root, ""
     *blocks, key = path.split(".")
     for block in blocks:
         empty: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": True}
         if block == "*":
-            if not isinstance(node["additionalProperties"], dict):
-                node["additionalProperties"] = empty
-            node = node["additionalProperties"]
+            slot = "items" if collections()[at].kind == "list" else "additionalProperties"
+            if slot == "items":
+                node["type"] = "array"
+                node.pop("properties", None)
+                node.pop("additionalProperties", None)
+            if not isinstance(node.get(slot), dict):
+                node[slot] = empty
+            node = node[slot]
         else:
             node = node["properties"].setdefault(block, empty)
+        at = f"{at}.{block}" if at else block
     node["properties"].setdefault(key, leaf)
+    if path in settings() and settings()[path].required:
+        node.setdefault("required", []).append(key)
 
 
 def _leaf(setting: Setting) -> dict[str, Any]:
@@ -128,6 +136,11 @@ def _leaf(setting: Setting) -> dict[str, Any]:
     if setting.secret:
         out["writeOnly"] = True
     return out
+
+
+def _is_map(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def _type(setting: Setting) -> dict[str, Any]:
@@ -149,4 +162,6 @@ def _type(setting: Setting) -> dict[str, Any]:
         return {"type": "integer", "minimum": low, "maximum": high}
     if kinds == [float]:
         return {"type": "number"}
+    if _is_map(setting.type):
+        return {"type": "object"}
     return {"type": "string"}

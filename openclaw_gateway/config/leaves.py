@@ -41,6 +41,7 @@ __all__ = [
     "network",
     "origin",
     "read_leaf",
+    "unresolved",
 ]
 
 BIND_NAMES: Final = ("loopback", "lan", "tailnet", "auto", "custom")
@@ -103,6 +104,8 @@ def read_leaf(setting: Setting, path: str, value: Any) -> Any:
     special = _SPECIAL.get(setting.path)
     if special is not None:
         return special(value, path)
+    if isinstance(typing.get_origin(setting.type), type) and issubclass(typing.get_origin(setting.type), Mapping):
+        return _named(value, typing.get_args(setting.type)[1])
     try:
         typed = _converter().structure(value, setting.type)
     except BadValueError:
@@ -166,6 +169,26 @@ def _text(value: Any) -> str:
     if not value or len(value) > _MAX_TEXT or any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
         raise BadValueError(f"must be 1 to {_MAX_TEXT} characters without control characters")
     return value
+
+
+def _named(value: Any, kind: Any) -> dict[str, Any]:
+    """A free block: names nobody knows beforehand, with values of one kind (`Any`: as they stand)."""
+    if not isinstance(value, dict):
+        raise BadValueError("must be a block { ... }")
+    if len(value) > _MAX_LIST:
+        raise BadValueError(f"has more than {_MAX_LIST} entries")
+    missing = sorted({name for found in unresolved(value) for name in found.names})
+    if missing:
+        raise _unset(Unresolved("", tuple(missing)))
+    return {_text(name): _converter().structure(inner, kind) for name, inner in value.items()}
+
+
+def unresolved(value: Any) -> list[Unresolved]:
+    """Every reference to the environment in a tree that found no variable."""
+    if isinstance(value, Unresolved):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [found for item in inner for found in unresolved(item)]
 
 
 def _word(value: Any, kind: Any) -> str:

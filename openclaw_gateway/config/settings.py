@@ -3,16 +3,16 @@
 Owns the way between the names in the file (camelCase, dotted) and the attrs tree, the other names that OpenClaw uses
 for the same thing, and which settings are secrets. Must not know where values come from or what is allowed in them.
 
-Invariants: derived from `config.schema`, never listed twice; a channel's name is the one open place and stands as
-``*``.
+Invariants: derived from `config.schema`, never listed twice; what stands in an open place (a channel's name, the key of
+a map of blocks, the index in a list of blocks) is written ``*``.
 """
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -25,15 +25,19 @@ __all__ = [
     "KNOWN_CHANNELS",
     "SECRETS",
     "VALUE_ALIASES",
+    "Collection",
     "Setting",
     "block_class",
     "canonical_path",
+    "collection",
+    "collections",
     "field_types",
     "is_ours",
     "json_name",
     "pattern",
     "settings",
     "to_json",
+    "top_level",
 ]
 
 # OpenClaw's name → ours, which is the seed's. Both set to different values is an error that names both.
@@ -120,7 +124,7 @@ FOREIGN_BLOCKS: Final = frozenset(
 )
 
 # Fields of GatewayConfig that stand beside the ``gateway`` block, and the one that no file can set.
-_NEIGHBOURS: Final = frozenset({"channels", "logging"})
+_NEIGHBOURS: Final = frozenset({"agents", "channels", "discovery", "hooks", "logging", "models", "session"})
 _NOT_IN_FILE: Final = frozenset({"state_dir"})
 
 
@@ -131,6 +135,7 @@ class Setting(Value):
     path: str
     type: Any
     default: Any
+    required: bool = False  # an entry of a list or a map without it is no entry
 
     @property
     def secret(self) -> bool:
@@ -157,6 +162,28 @@ def block_class(annotation: Any) -> type | None:
     return None
 
 
+@attrs.frozen(eq=False, repr=False)
+class Collection(Value):
+    """An open place of the configuration: a list of blocks (``tuple[Block, ...]``) or a map of blocks by name."""
+
+    kind: Literal["list", "map"]
+    block: type
+
+
+def collection(annotation: Any) -> Collection | None:
+    """What an annotation holds when it is a list or a map of blocks, else None."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis and _is_block(arguments[0]):
+        return Collection("list", arguments[0])
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping) and _is_block(arguments[-1]):
+        return Collection("map", arguments[-1])
+    return None
+
+
+def _is_block(annotation: Any) -> bool:
+    return isinstance(annotation, type) and attrs.has(annotation)
+
+
 def file_path(attribute: str) -> str | None:
     """Where a field of `GatewayConfig` stands in the file; None when no file can set it."""
     if attribute in _NOT_IN_FILE:
@@ -165,44 +192,59 @@ def file_path(attribute: str) -> str | None:
 
 
 @cache
-def settings() -> Mapping[str, Setting]:
-    """Every setting by its path, channels under ``channels.*``."""
+def _rows() -> tuple[Mapping[str, Setting], Mapping[str, Collection]]:
     found: dict[str, Setting] = {}
+    places: dict[str, Collection] = {}
     for attribute in attrs.fields(GatewayConfig):
         path = file_path(attribute.name)
-        if path is None:
-            continue
-        if attribute.name == "channels":
-            found.update((row.path, row) for row in _walk("channels.*", ChannelConfig))
-        else:
-            annotation = field_types(GatewayConfig)[attribute.name]
-            cls = block_class(annotation)
-            if cls is not None:
-                found.update((row.path, row) for row in _walk(path, cls))
-            else:
-                found[path] = Setting(path, annotation, attribute.default)
-    return found
+        if path is not None:
+            _walk(path, attribute, field_types(GatewayConfig)[attribute.name], found, places)
+    return found, places
 
 
-def _walk(prefix: str, cls: type) -> Iterator[Setting]:
-    for attribute in attrs.fields(cls):
-        if cls is ChannelConfig and attribute.name == "extra":
-            continue
-        annotation = field_types(cls)[attribute.name]
-        path = f"{prefix}.{json_name(attribute.name)}"
-        inner = block_class(annotation)
-        if inner is not None:
-            yield from _walk(path, inner)
-        else:
-            yield Setting(path, annotation, attribute.default)
+def _walk(
+    path: str,
+    attribute: attrs.Attribute[Any],
+    annotation: Any,
+    found: dict[str, Setting],
+    places: dict[str, Collection],
+) -> None:
+    place, cls = collection(annotation), block_class(annotation)
+    if place is not None:
+        places[path], cls, path = place, place.block, f"{path}.*"
+    if cls is None:
+        default: Any = attribute.default
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs types its class as a function
+            default = default.factory()
+        found[path] = Setting(path, annotation, None if default is attrs.NOTHING else default, default is attrs.NOTHING)
+        return
+    for inner in attrs.fields(cls):
+        if cls is not ChannelConfig or inner.name != "extra":
+            _walk(f"{path}.{json_name(inner.name)}", inner, field_types(cls)[inner.name], found, places)
+
+
+def settings() -> Mapping[str, Setting]:
+    """Every setting by its path, channels under ``channels.*``."""
+    return _rows()[0]
+
+
+def collections() -> Mapping[str, Collection]:
+    """Every open place by its path: ``channels`` and the lists and maps of blocks."""
+    return _rows()[1]
+
+
+def top_level() -> frozenset[str]:
+    """The blocks of openclaw.json that this program reads."""
+    return frozenset(path.split(".", 1)[0] for path in settings())
 
 
 def pattern(path: str) -> str:
     """``channels.telegram.dm.policy`` → ``channels.*.dm.policy``; every other path as it is."""
-    parts = path.split(".")
-    if parts[0] == "channels" and len(parts) > 1:
-        parts[1] = "*"
-    return ".".join(parts)
+    places = collections()
+    row: list[str] = []
+    for part in path.split("."):
+        row.append("*" if ".".join(row) in places else part)
+    return ".".join(row)
 
 
 def canonical_path(path: str) -> str:
@@ -215,7 +257,7 @@ def canonical_path(path: str) -> str:
 
 def is_ours(path: str) -> bool:
     """Whether a path lies in a block that this program reads."""
-    return path.split(".", 1)[0] in {"gateway", "channels", "logging"}
+    return path.split(".", 1)[0] in top_level()
 
 
 def to_json(config: GatewayConfig) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from (file, last-known-good, flags) nor which combinations are allowed (`config.
 Invariants: always returns a whole `GatewayConfig`; every deviation from what was written is an issue. A value in
 harmless places falls back to the last-known-good one, then to the default. A setting that decides who may come in
 never falls back to an older value (the edit may have been meant to close a door): it takes the closed value, or is
-fatal.
+fatal. An entry of a list or of a map of blocks is in use whole or not at all.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from typing import Any, Final, cast
 
 import attrs
 
-from openclaw_gateway.config.interpolate import Unresolved, plain
+from openclaw_gateway.config.interpolate import plain
 from openclaw_gateway.config.issues import ConfigIssue, Severity, nearest
-from openclaw_gateway.config.leaves import BadValueError, read_leaf
+from openclaw_gateway.config.leaves import BadValueError, read_leaf, unresolved
 from openclaw_gateway.config.schema import ChannelConfig, DirectMessageConfig, GatewayConfig
 from openclaw_gateway.config.settings import (
     ALIASES,
     FOREIGN_BLOCKS,
     SECRETS,
     VALUE_ALIASES,
+    Collection,
     Setting,
     block_class,
+    collection,
     field_types,
     file_path,
     json_name,
     settings,
+    top_level,
 )
 from openclaw_gateway.value import Value
 
@@ -69,7 +72,10 @@ CLOSED: Final[Mapping[str, Any]] = {
 # Blocks under ``channels`` that are no channel.
 _NOT_A_CHANNEL: Final = frozenset({"defaults", "modelByChannel"})
 _MAX_CHANNELS: Final = 200
+_MAX_ENTRIES: Final = 200
 _MAX_IGNORED: Final = 1_000
+
+_LEFT_OUT: Final = "this entry is not in use"
 
 Tree = dict[str, Any]
 
@@ -179,7 +185,7 @@ def structure(tree: Tree, good: Callable[[], Tree]) -> Structured:
             holder, key = tree, path
         fields[attribute.name] = builder.field(holder, key, path, path, types[attribute.name], attribute.default)
     builder.unknown(gateway, known, "gateway")
-    builder.unknown(tree, {"gateway", "channels", "logging"}, "")
+    builder.unknown(tree, set(top_level()), "")
     return Structured(GatewayConfig(**fields), tuple(builder.issues), tuple(builder.ignored[:_MAX_IGNORED]))
 
 
@@ -191,16 +197,21 @@ class _Builder:
         self._good = good
         self.issues: list[ConfigIssue] = []
         self.ignored: list[str] = []
+        self._entry = False  # inside an entry of a list or a map: one fault and the entry is left out
 
     def field(self, holder: Tree, key: str, path: str, row: str, annotation: Any, default: Any) -> Any:
         """One attribute: a block or a leaf. Absent and null mean the default.
 
         ``row`` is ``path`` with ``*`` for the channel, whose own name may hold dots.
         """
-        cls = block_class(annotation)
+        cls, place = block_class(annotation), collection(annotation)
+        if place is not None:
+            return self.entries(place, holder.get(key), path, row)
         if cls is None:
             setting = settings()[row]
             value = holder.get(key)
+            if value is None and setting.required:
+                self.entry_fault(path, "is missing", f"openclaw config get {path.rsplit('.', 2)[0]}")
             return setting.default if value is None else self.leaf(setting, path, value)
         if holder.get(key) is None and default is None:
             return None
@@ -216,6 +227,43 @@ class _Builder:
             )
         self.unknown(block, {json_name(name) for name in fields}, path)
         return cls(**fields)
+
+    def entries(self, place: Collection, value: Any, path: str, row: str) -> Any:
+        """A list or a map of blocks; entries with a fault are left out, each with its issue."""
+        wanted = list if place.kind == "list" else dict
+        if value is not None and not isinstance(value, wanted):
+            told = "must be a list of blocks [ { ... } ]" if place.kind == "list" else "must be a block { ... }"
+            self.issues.append(
+                ConfigIssue(path=path, message=told, severity="fallback", fix=f"openclaw config unset {path}")
+            )
+            value = None
+        items = list(value.items() if isinstance(value, dict) else enumerate(value or ()))
+        if len(items) > _MAX_ENTRIES:
+            self.issues.append(
+                ConfigIssue(
+                    path=path,
+                    message=f"has more than {_MAX_ENTRIES} entries; the others are not in use",
+                    severity="fallback",
+                    fix=f"openclaw config get {path}",
+                )
+            )
+        found = {}
+        for name, inner in items[:_MAX_ENTRIES]:
+            at = f"{path}.{name}"
+            before, outer = len(self.issues), self._entry
+            self._entry = True
+            if not isinstance(inner, dict):
+                self.entry_fault(at, "must be a block { ... }", f"openclaw config unset {at}")
+            else:
+                found[name] = self.instance(place.block, inner, at, f"{row}.*")
+            if any(issue.severity != "warning" for issue in self.issues[before:]):
+                found.pop(name, None)
+            self._entry = outer
+        return found if place.kind == "map" else tuple(found.values())
+
+    def entry_fault(self, path: str, message: str, fix: str) -> None:
+        """Note what is wrong with an entry as a whole."""
+        self.issues.append(ConfigIssue(path=path, message=f"{message}; {_LEFT_OUT}", severity="fallback", fix=fix))
 
     def block(self, holder: Tree, key: str, path: str) -> Tree:
         value = holder.get(key)
@@ -235,8 +283,8 @@ class _Builder:
         try:
             return read_leaf(setting, path, value)
         except BadValueError as bad:
-            severity: Severity = "fatal" if setting.path in FATAL else "fallback"
-            fallback, told = self._fallback(setting, path, bad)
+            severity: Severity = "fatal" if setting.path in FATAL and not self._entry else "fallback"
+            fallback, told = (setting.default, _LEFT_OUT) if self._entry else self._fallback(setting, path, bad)
             self.issues.append(
                 ConfigIssue(
                     path=path,
@@ -294,7 +342,7 @@ class _Builder:
         on = True if enabled is None else self.leaf(rows["channels.*.enabled"], f"{path}.enabled", enabled)
         dm = self.instance(DirectMessageConfig, self.block(block, "dm", f"{path}.dm"), f"{path}.dm", "channels.*.dm")
         extra = {key: inner for key, inner in block.items() if key not in {"enabled", "dm"}}
-        unset = sorted({name for text in _unresolved(extra) for name in text.names})
+        unset = sorted({name for text in unresolved(extra) for name in text.names})
         if unset and on:
             self.issues.append(
                 ConfigIssue(
@@ -305,13 +353,6 @@ class _Builder:
                 )
             )
         return ChannelConfig(enabled=bool(on) and not unset, dm=dm, extra=plain(extra))
-
-
-def _unresolved(value: Any) -> list[Unresolved]:
-    if isinstance(value, Unresolved):
-        return [value]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [found for item in inner for found in _unresolved(item)]
 
 
 def _told(value: Any) -> str:

@@ -95,7 +95,7 @@ def _nearest(steps: tuple[str, ...], tree: dict[str, Any]) -> str | None:
     wanted = ".".join(steps)
     known = set(_paths(tree, "")) | {row for row in settings() if "*" not in row}
     if steps[0] == "channels" and len(steps) > 2:
-        known |= {row.replace("*", steps[1], 1) for row in settings() if "*" in row}
+        known |= {row.replace("*", steps[1], 1) for row in settings() if row.startswith("channels.*.")}
     exact = [path for path in known if path.rsplit(".", 1)[-1].lower() == steps[-1].lower()]
     return min(exact, key=len) if exact else nearest(wanted, known)
 
