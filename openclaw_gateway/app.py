@@ -53,6 +53,7 @@ from openclaw_gateway.pairing.tokens import load_device_tokens
 from openclaw_gateway.policy.setupurls import Reachability
 from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.protocol.hello import HelloSnapshot
+from openclaw_gateway.protocol.keystatement import fingerprint
 from openclaw_gateway.rpc import audit as activity
 from openclaw_gateway.rpc import configuration, explain, logs, nodes, nodeside, pairing, senders, setup, system
 from openclaw_gateway.rpc import tokens as token_methods
@@ -79,6 +80,7 @@ from openclaw_gateway.server.probes import add_probes
 from openclaw_gateway.server.recording import record_configuration, record_expired, record_start
 from openclaw_gateway.server.refresh import add_refresh
 from openclaw_gateway.server.registry import SessionRegistry, Strangers
+from openclaw_gateway.server.secure import SecureDoor
 from openclaw_gateway.server.session import Session
 from openclaw_gateway.server.upgrade import HttpServer
 from openclaw_gateway.server.wire import StreamWire
@@ -193,6 +195,7 @@ class Gateway:
             stability=self.stability,
             snapshot=self._snapshot,
             nodes=hub,
+            secure=SecureDoor(config.state_dir, offered=config.nodes.secure_channel != "off"),
             server_version=__version__,
             boot_id=str(uuid.uuid4()),
             audit=audit,
@@ -283,6 +286,8 @@ class Gateway:
         self.senders.book.code_ttl_ms = config.pairing.sender_code_ttl_ms
         websocket = config.transports.websocket
         self._core.limits = rules.limits(config)
+        if self._core.secure is not None:
+            self._core.secure.offered = config.nodes.secure_channel != "off"
         self._core.registry.limit = websocket.concurrent_connections
         self._core.registry.strangers.per_address = websocket.unauthenticated_per_address
         self.nodes.configure(config.nodes)
@@ -328,6 +333,15 @@ class Gateway:
     def _applied_hash(self) -> str | None:
         return self.loaded.hash if self.loaded is not None else None
 
+    def _identity(self) -> dict[str, Any]:
+        """What `gateway.identity.get` tells: who this gateway is, and the key that its secure channels prove."""
+        wire: dict[str, Any] = dict(load_gateway_identity(self.config.state_dir).to_wire())
+        door = self._core.secure
+        if door is not None and door.offered:
+            wire["keyStatement"] = door.statement.to_wire()
+            wire["keyFingerprint"] = fingerprint(door.statement.raw_key)
+        return wire
+
     def _counts(self) -> dict[str, Any]:
         registry = self._core.registry
         roles = [session.role for session in registry]
@@ -348,7 +362,7 @@ class Gateway:
             stability=self.stability,
             connections=self._counts,
             applied_hash=self._applied_hash,
-            identity=lambda: load_gateway_identity(config.state_dir).to_wire(),
+            identity=self._identity,
             on_health=self._health_changed,
         )
         logs.register(self.rpc, path=log_path(config.logging, config.state_dir))
@@ -389,6 +403,7 @@ class Gateway:
             ttl_ms=config.pairing.setup_code_ttl_ms,
             auth="password" if self.auth.type == "password" else "token",
             http=config.transports.http.enabled,
+            gateway_id=self._identity()["deviceId"] if config.nodes.secure_channel != "off" else None,
         )
 
     def _cut(self, device_id: str, role: str | None, spare: str | None) -> None:

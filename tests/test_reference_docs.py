@@ -12,7 +12,7 @@ from openclaw_gateway import GatewayConfig, app
 from openclaw_gateway.config.settings import settings
 from openclaw_gateway.events import presence
 from openclaw_gateway.nodes import broker, hub, queue, reports, rows
-from openclaw_gateway.protocol import jsonrpc
+from openclaw_gateway.protocol import jsonrpc, noisechannel, noisegreeting
 from openclaw_gateway.rpc import dispatch, nodes, table
 from openclaw_gateway.rpc.table import ANY_OPERATOR, ParamsReader, camel
 from openclaw_gateway.server import http, passwords, registry, session, upgrade, wire
@@ -51,6 +51,9 @@ BOUNDS = {
     "time for a body": http.BODY_SECONDS,
     "message before hello": session.PRE_AUTH_BYTES,
     "time from the upgrade to hello": WEBSOCKET.handshake_timeout_ms,
+    "greeting of a secure channel": noisegreeting.MAX_GREETING,
+    "pieces with one key of a secure channel": noisechannel.REKEY_AFTER,
+    "time with one key of a secure channel": noisechannel.REKEY_SECONDS,
     "frames that wait behind a connect": session.MAX_PARKED,
     "unauthenticated sockets of one address": WEBSOCKET.unauthenticated_per_address,
     "unauthenticated sockets in all": registry.MAX_STRANGERS,

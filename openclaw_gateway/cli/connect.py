@@ -6,17 +6,21 @@ must not know what a method means. """
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
 
 from openclaw_gateway._version import __version__
 
-__all__ = ["Reach", "aimed_at", "call", "call_many", "reach_options", "refuse_empty"]
+if TYPE_CHECKING:
+    from openclaw_gateway.client import GatewayClient
 
+__all__ = ["Reach", "aimed_at", "call", "call_many", "converse", "reach_options", "refuse_empty"]
+
+_Answer = TypeVar("_Answer")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -86,17 +90,28 @@ def call_many(
     reach: Reach, requests: Sequence[tuple[str, object]], *, scopes: Sequence[str] = ("operator.read",)
 ) -> list[Any]:
     """Several requests on one connection, in order."""
+
+    async def ask(client: GatewayClient) -> list[Any]:
+        return [await client.call(method, params, timeout=reach.timeout) for method, params in requests]
+
+    return converse(reach, ask, scopes=scopes)
+
+
+def converse(
+    reach: Reach, ask: Callable[[GatewayClient], Awaitable[_Answer]], *, scopes: Sequence[str] = ("operator.read",)
+) -> _Answer:
+    """Connect, hand the connection to ``ask``, and give what it returns."""
     import trio
 
     from openclaw_gateway.client import open_client
 
     target = reach.target()
 
-    async def run() -> list[Any]:
+    async def run() -> _Answer:
         with aimed_at(target):
-            return await ask()
+            return await connected()
 
-    async def ask() -> list[Any]:
+    async def connected() -> _Answer:
         async with open_client(
             target.address.url if target.address.resource == "/" else _full_url(target.address),
             auth=target.credentials,
@@ -108,7 +123,7 @@ def call_many(
             allow_insecure=target.local,
             timeout=reach.timeout,
         ) as client:
-            return [await client.call(method, params, timeout=reach.timeout) for method, params in requests]
+            return await ask(client)
 
     return trio.run(run)
 

@@ -63,12 +63,13 @@ def list_devices(as_json: bool, reach: Reach) -> None:
             [
                 (
                     row.get("deviceId"), row.get("displayName") or row.get("clientId"), row.get("platform"),
-                    ",".join(row.get("roles") or ()) or "none (revoked)", _scopes(row), row.get("remoteIp"),
+                    ",".join(row.get("roles") or ()) or "none (revoked)", _scopes(row),
+                    "end-to-end" if row.get("keyStatement") else "", row.get("remoteIp"),
                     "now" if row.get("connected") else ago(row.get("lastSeenAtMs") or row.get("approvedAtMs"), now),
                 )
                 for row in paired
             ],
-            ("DEVICE", "NAME", "PLATFORM", "ROLES", "SCOPES", "ADDRESS", "SEEN"),
+            ("DEVICE", "NAME", "PLATFORM", "ROLES", "SCOPES", "CHANNEL", "ADDRESS", "SEEN"),
         )  # fmt: skip
     if not pending and not paired:
         click.echo("No device is paired, and none asks to be.")

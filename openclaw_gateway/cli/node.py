@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -38,6 +38,8 @@ _STATUS_FIX: Final = "openclaw node run"
         "status": (f"{_HERE}.node:node_status", "Whether the node runs, and how it stands with its gateway."),
         "allow": (f"{_HERE}.nodepolicy:allow", "Allow programs, variables or folders on this machine."),
         "disallow": (f"{_HERE}.nodepolicy:disallow", "Take back what was allowed."),
+        "seal": (f"{_HERE}.nodepolicy:seal", "Take commands only sealed, and from which operators."),
+        "forget": (f"{_HERE}.node:forget", "Know nothing of a gateway any more: neither its token nor its key."),
         "policy": (f"{_HERE}.nodepolicy:policy", "What this machine allows."),
     },
 )
@@ -65,17 +67,24 @@ def keeping() -> Keeping:
 @click.option("--display-name", metavar="NAME", help="How this node is called (default: the host name).")
 @click.option("--node-id", metavar="ID", help="Use this instance id instead of the device id.")
 @click.option("--commands", multiple=True, metavar="IDS", help="Offer only these commands, separated by commas.")
+@click.option(
+    "--secure-channel", type=click.Choice(["on", "required", "off"]), default="on", show_default=True,
+    help="End-to-end encryption with the gateway: where it is offered, or nothing, or never.",
+)  # fmt: skip
+@click.option("--gateway-id", metavar="ID", help="The gateway's device id: at a first contact, this one or none.")
 @click.option("--json", "as_json", is_flag=True, help="Print each change of state as a line of JSON.")
 @click.option("--verbose", is_flag=True, help="Log everything.")
 @click.option("--no-share-installed-apps", is_flag=True, hidden=True)
 def run(
     url: str | None, host: str | None, port: int | None, context_path: str | None, tls: bool | None,
     tls_fingerprint: str | None, pair: str | None, pair_if_needed: str | None, token: str | None,
-    display_name: str | None, node_id: str | None, commands: tuple[str, ...], as_json: bool, verbose: bool,
+    display_name: str | None, node_id: str | None, commands: tuple[str, ...],
+    secure_channel: Literal["on", "required", "off"], gateway_id: str | None, as_json: bool, verbose: bool,
     no_share_installed_apps: bool,
 ) -> None:  # fmt: skip
     """Run this machine as a node, in the foreground, until SIGTERM. It reconnects by itself; exit code 78 means that
     the gateway refused it for good."""
+    import attrs
     import trio
 
     from openclaw_gateway.config.schema import LoggingConfig
@@ -98,6 +107,10 @@ def run(
     with StatusBoard(kept.directory) as board, open_log(log, None):
         speaker = _Speaker(board, as_json=as_json)
         setup = trio.run(_prepare, kept, asked, code, display_name, node_id, only)
+        told = _device_id(gateway_id) or setup.gateway_id
+        if secure_channel == "off":
+            told = None
+        setup = attrs.evolve(setup, secure_channel=secure_channel, gateway_id=told)
         try:
             trio.run(_run, setup, speaker)
         except NodeRefused as error:
@@ -105,6 +118,12 @@ def run(
             if error.fix:
                 click.echo(f"  fix: {printable(error.fix, 300)}", err=True)
             raise click.exceptions.Exit(error.exit_code) from error
+
+
+def _device_id(text: str | None) -> str | None:
+    if text is not None and (len(text) != 64 or set(text.lower()) - set("0123456789abcdef")):
+        raise click.BadParameter("must be 64 hex digits", param_hint="--gateway-id")
+    return text.lower() if text is not None else None
 
 
 async def _prepare(
@@ -116,6 +135,7 @@ async def _prepare(
     from openclaw_gateway.nodes.host.commands import make_handlers
     from openclaw_gateway.nodes.host.destination import choose_destination
     from openclaw_gateway.nodes.host.loop import NodeSetup
+    from openclaw_gateway.nodes.host.seals import open_seals
     from openclaw_gateway.nodes.host.setupcode import fetch_join_link, is_join_link, read_setup_code
 
     handlers = make_handlers(kept.directory, only)
@@ -133,6 +153,8 @@ async def _prepare(
         tls_fingerprint=where.tls_fingerprint,
         instance_id=node_id,
         allow_insecure=where.allow_insecure,
+        gateway_id=asked.setup.gateway_id if asked.setup is not None else None,
+        seals=open_seals(kept),
     )
 
 
@@ -197,7 +219,7 @@ def _say(text: str) -> None:
 def _lines(report: Report, *, first_ask: bool) -> list[str]:
     reason = printable(report.reason, 300)
     if report.state == "connected":
-        lines = [f"node: connected to {report.gateway}"]
+        lines = [f"node: connected to {report.gateway}" + (", end-to-end encrypted" if report.secure else "")]
         if report.surface == "pending":
             lines += ["node: its commands wait for approval; on the gateway's host:", "  openclaw nodes pending"]
         elif report.surface == "approved":
@@ -234,7 +256,7 @@ def _qr(text: str) -> list[str]:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def identity(as_json: bool) -> None:
-    """This node's device id and public key; made where there is none yet."""
+    """This node's device id, public key and sealing key; made where there are none yet."""
     kept = keeping()
     facts = _identity_facts(kept.identity(), kept)
     if as_json:
@@ -243,16 +265,22 @@ def identity(as_json: bool) -> None:
     click.echo(f"Device id:   {facts['deviceId']}")
     click.echo(f"Public key:  {facts['publicKey']}")
     click.echo(f"Fingerprint: {facts['fingerprint']}")
+    click.echo(f"Sealing key: {facts['keyFingerprint']}")
     click.echo(f"Kept in:     {facts['file']}")
 
 
 def _identity_facts(found: DeviceIdentity, kept: Keeping) -> dict[str, Any]:
+    from openclaw_gateway.nodes.host.seals import static_key_of
+    from openclaw_gateway.protocol.keystatement import fingerprint
+
     digits = found.device_id[:32].upper()
     return {
         "deviceId": found.device_id,
         "publicKey": found.public_key,
         # What two people compare over the telephone: the first half of the SHA-256 of the key.
         "fingerprint": ":".join(digits[at : at + 4] for at in range(0, len(digits), 4)),
+        # Of the X25519 key: what `openclaw nodes invoke --sealed` and `nodes trust` show.
+        "keyFingerprint": fingerprint(static_key_of(kept).public),
         "file": str(kept.directory / "identity.json"),
     }
 
@@ -273,6 +301,10 @@ def node_status(as_json: bool) -> None:
         running = f"running (pid {status.get('pid')})" if status["running"] else "not running"
         click.echo(f"Node:     {running}")
         click.echo(f"State:    {printable(status['state'])}" + (f", since {since}" if since else ""))
+        if status.get("secureChannel") is not None:
+            key = status.get("gatewayKeyFingerprint")
+            told = f"end-to-end encrypted (the gateway's key: {printable(key)})" if status["secureChannel"] else "clear"
+            click.echo(f"Channel:  {told}")
         for label, key in (
             ("Gateway:", "gateway"), ("Device:", "deviceId"), ("Commands:", "surface"), ("Reason:", "reason"),
             ("Request:", "requestId"), ("Link:", "link"),
@@ -284,3 +316,21 @@ def node_status(as_json: bool) -> None:
             click.echo(f"Fix:      {printable(fix, 300)}")
     if status["state"] != "connected":
         raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("url")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def forget(url: str, as_json: bool) -> None:
+    """Know nothing of the gateway at URL any more: its device token and its end-to-end key. The next connection is a
+    first contact again. For a gateway that was moved or made anew; not for one that merely cannot be reached."""
+    from openclaw_gateway.nodes.host.errors import NodeError
+
+    kept = keeping()
+    if not kept.forget(url):
+        known = ", ".join(kept.urls()) or "none"
+        raise NodeError(f"no gateway is known at {printable(url, 200)} (known: {printable(known, 600)})", _STATUS_FIX)
+    if as_json:
+        print_json({"forgotten": url})
+    else:
+        click.echo(f"forgotten: {url}; restart the node if it runs")

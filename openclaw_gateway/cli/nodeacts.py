@@ -18,7 +18,7 @@ from openclaw_gateway.cli.connect import Reach, call, reach_options
 from openclaw_gateway.cli.output import ago, print_json, print_table, printable
 from openclaw_gateway.errors import CallFailed, GatewayError
 
-__all__ = ["approve", "describe", "invoke", "pending", "reject", "remove", "rename"]
+__all__ = ["approve", "describe", "find_node", "invoke", "pending", "reject", "remove", "rename"]
 
 _READ: Final = ("operator.read", "operator.pairing")
 _PAIRING: Final = ("operator.pairing",)
@@ -33,7 +33,7 @@ class _NoSuch(GatewayError):
     fix: str
 
 
-def _find(reach: Reach, which: str) -> dict[str, Any]:
+def find_node(reach: Reach, which: str) -> dict[str, Any]:
     """The one node that is meant. An exact id wins over a name, a name over the beginning of an id."""
     rows: list[dict[str, Any]] = call(reach, "node.list", {}, scopes=_READ).get("nodes") or []
     wanted = which.strip().casefold()
@@ -69,7 +69,7 @@ def _request_row(reach: Reach, request_id: str) -> dict[str, Any]:
 @reach_options()
 def describe(which: str, as_json: bool, reach: Reach) -> None:
     """Everything the gateway knows of one node."""
-    answer = call(reach, "node.describe", {"nodeId": _find(reach, which)["nodeId"]}, scopes=_READ)
+    answer = call(reach, "node.describe", {"nodeId": find_node(reach, which)["nodeId"]}, scopes=_READ)
     if as_json:
         print_json(answer)
         return
@@ -155,7 +155,7 @@ def rename(which: str, name: str, as_json: bool, reach: Reach) -> None:
     """Give a node another name. It keeps it whatever it calls itself."""
     if not name.strip():
         raise click.BadParameter("must not be empty", param_hint="--name")
-    params = {"nodeId": _find(reach, which)["nodeId"], "displayName": name.strip()}
+    params = {"nodeId": find_node(reach, which)["nodeId"], "displayName": name.strip()}
     answer = _call_with(reach, "node.rename", params, _PAIRING)
     if as_json:
         print_json(answer)
@@ -169,7 +169,7 @@ def rename(which: str, name: str, as_json: bool, reach: Reach) -> None:
 @reach_options()
 def remove(which: str, as_json: bool, reach: Reach) -> None:
     """Forget a node: its connection ends, and it must be approved anew to come back."""
-    node_id = _find(reach, which)["nodeId"]
+    node_id = find_node(reach, which)["nodeId"]
     answer = _call_with(reach, "node.pair.remove", {"nodeId": node_id}, _PAIRING)
     if as_json:
         print_json(answer)
@@ -186,13 +186,15 @@ def remove(which: str, as_json: bool, reach: Reach) -> None:
     help="How long the node may take.",
 )  # fmt: skip
 @click.option("--idempotency-key", metavar="KEY", help="Invokes with the same key are carried out once.")
+@click.option("--sealed/--unsealed", default=None, help="Let the gateway read neither parameters nor result.")
 @_JSON_OPTION
 @reach_options(30_000)
 def invoke(
-    which: str, command: str, params: str, invoke_timeout: int, idempotency_key: str | None, as_json: bool,
-    reach: Reach,
+    which: str, command: str, params: str, invoke_timeout: int, idempotency_key: str | None, sealed: bool | None,
+    as_json: bool, reach: Reach,
 ) -> None:  # fmt: skip
-    """Have a node carry out a command, and print what it answers."""
+    """Have a node carry out a command, and print what it answers. What once went sealed to a node goes there
+    unsealed only with --unsealed."""
     import uuid
 
     import msgspec
@@ -205,16 +207,29 @@ def invoke(
         raise click.BadParameter(f"not JSON: {error}", param_hint="--params") from error
     if not isinstance(given, dict):
         raise click.BadParameter("must be a JSON object", param_hint="--params")
+    row = find_node(reach, which)
+    # The gateway gives up first, so that its own answer says what became of the command.
+    patient = attrs.evolve(reach, timeout=max(reach.timeout, invoke_timeout / 1000 + 5))
+    scopes = tuple(dict.fromkeys(("operator.write", invoke_scope(command))))
+    if sealed:
+        from openclaw_gateway.cli.nodekeys import invoke_sealed
+
+        sealed_answer = invoke_sealed(
+            patient, row, which, command, given, scopes=scopes, key=idempotency_key, timeout_ms=invoke_timeout
+        )
+        print_json(sealed_answer if as_json else sealed_answer["payload"])
+        return
+    if sealed is None:
+        from openclaw_gateway.cli.nodekeys import refuse_downgrade
+
+        refuse_downgrade(str(row.get("nodeId")), which, command)
     request = {
-        "nodeId": _find(reach, which)["nodeId"],
+        "nodeId": row["nodeId"],
         "command": command,
         "params": given,
         "idempotencyKey": idempotency_key or str(uuid.uuid4()),
         "timeoutMs": invoke_timeout,
     }
-    # The gateway gives up first, so that its own answer says what became of the command.
-    patient = attrs.evolve(reach, timeout=max(reach.timeout, invoke_timeout / 1000 + 5))
-    scopes = tuple(dict.fromkeys(("operator.write", invoke_scope(command))))
     answer = _call_with(patient, "node.invoke", request, scopes)
     print_json(answer if as_json else answer.get("payload"))
 

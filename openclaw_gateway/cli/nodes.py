@@ -28,6 +28,8 @@ _SCOPES = ("operator.read", "operator.pairing")
         "rename": ("openclaw_gateway.cli.nodeacts:rename", "Give a node another name."),
         "remove": ("openclaw_gateway.cli.nodeacts:remove", "Forget a node and end its connection."),
         "invoke": ("openclaw_gateway.cli.nodeacts:invoke", "Have a node carry out a command."),
+        "keys": ("openclaw_gateway.cli.nodekeys:keys", "Your own id for sealed invokes, and the nodes you trust."),
+        "trust": ("openclaw_gateway.cli.nodekeys:trust", "Believe the key that a node has now."),
     },
 )
 def nodes() -> None:
@@ -40,14 +42,21 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
         [
             (
                 str(row.get("nodeId"))[:16], row.get("displayName"), row.get("platform"),
-                "connected" if row.get("connected") else row.get("approvalState") or "away",
+                "connected" if row.get("connected") else row.get("approvalState") or "away", _channel(row),
                 ",".join(row.get("caps") or []), len(row.get("commands") or []),
                 ago(row.get("lastSeenAtMs") or row.get("connectedAtMs"), now),
             )
             for row in rows
         ],
-        ("NODE", "NAME", "PLATFORM", "STATE", "CAPS", "COMMANDS", "SEEN"),
+        ("NODE", "NAME", "PLATFORM", "STATE", "CHANNEL", "CAPS", "COMMANDS", "SEEN"),
     )  # fmt: skip
+
+
+def _channel(row: dict[str, Any]) -> str:
+    """``end-to-end``: what is said to the node cannot be read on the way; empty where it is not here."""
+    if not row.get("connected"):
+        return ""
+    return "end-to-end" if row.get("secureChannel") else "clear"
 
 
 @click.command("list")

@@ -34,6 +34,9 @@ from openclaw_gateway.protocol.close import CloseCode
 if TYPE_CHECKING:
     from trio_websocket import WebSocketConnection
 
+    from openclaw_gateway.client.secure import SecureChannelWish
+    from openclaw_gateway.protocol.noisechannel import SecureChannel
+
 __all__ = ["MAX_CALLS", "MAX_EVENTS", "ClientEvent", "GatewayClient", "open_client"]
 
 MAX_CALLS: Final = 1024
@@ -89,12 +92,19 @@ class GatewayClient:
         self._closed: ClientClosed | None = None
         self._heard = trio.current_time()
         self._send_lock = trio.Lock()
+        self._channel: SecureChannel | None = None
+        self._max_frame = 0
 
     @property
     def hello(self) -> Hello:
         if self._hello is None:
             raise LocalProtocolError("not connected yet")
         return self._hello
+
+    @property
+    def secure(self) -> bool:
+        """Whether everything but the greeting travels end-to-end encrypted inside the WebSocket."""
+        return self._channel is not None
 
     @property
     def closed(self) -> ClientClosed | None:
@@ -153,7 +163,8 @@ class GatewayClient:
 
     # --- used by open_client
 
-    async def _send(self, text: str) -> None:
+    async def _send(self, message: str | bytes) -> None:
+        """Texts go through the secure channel where there is one; bytes are its greeting and go as they are."""
         from trio_websocket import ConnectionClosed
 
         async with self._send_lock:
@@ -161,7 +172,10 @@ class GatewayClient:
                 return
             with trio.CancelScope(shield=True, deadline=trio.current_time() + SEND_SECONDS) as scope:
                 try:
-                    await self._websocket.send_message(text)
+                    if self._channel is not None and isinstance(message, str):
+                        # Sealed under the lock: messages leave in the order in which they were sealed.
+                        message = self._channel.seal(message.encode(), trio.current_time())
+                    await self._websocket.send_message(message)
                 except ConnectionClosed as error:
                     self._end(_why(error))
             if scope.cancelled_caught:
@@ -176,21 +190,39 @@ class GatewayClient:
             waiting.done.set()
         self._wake.set()
 
-    async def _receive(self) -> _Frame:
-        """The next frame. Raises `ClientClosed`."""
+    async def _receive_message(self) -> str | bytes:
         from trio_websocket import ConnectionClosed
 
         try:
-            message = await self._websocket.get_message()
+            message: str | bytes = await self._websocket.get_message()
         except ConnectionClosed as error:
             raise _why(error) from error
         self._heard = trio.current_time()
+        return message
+
+    async def _receive_binary(self) -> bytes:
+        message = await self._receive_message()
+        return message if isinstance(message, bytes) else b""
+
+    def _unseal(self, channel: SecureChannel, message: str | bytes) -> bytes:
+        from openclaw_gateway.protocol.noise import NoiseFault
+
+        try:
+            return channel.open(message if isinstance(message, bytes) else b"", limit=self._max_frame)
+        except NoiseFault as fault:
+            raise ClientClosed(CloseCode.PROTOCOL_ERROR, f"secure channel: {fault}", by_us=True) from fault
+
+    async def _receive(self) -> _Frame:
+        """The next frame. Raises `ClientClosed`."""
+        message = await self._receive_message()
+        if self._channel is not None:
+            message = self._unseal(self._channel, message)
         try:
             return _decode(message)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ClientClosed(CloseCode.PROTOCOL_ERROR, "the gateway sent what is not a frame", by_us=True) from error
 
-    async def _shake_hands(self, who: Introduction) -> None:
+    async def _shake_hands(self, who: Introduction, wish: SecureChannelWish | None, max_frame: int) -> None:
         try:
             challenge = await self._receive()
         except ClientClosed as error:
@@ -207,6 +239,8 @@ class GatewayClient:
         if not isinstance(nonce, str) or not isinstance(ts, int):
             fault = "the gateway's challenge has no nonce or time"
             raise ConnectFailed(stage="websocket", url=self._url, message=fault)
+        if wish is not None and who.identity is not None:
+            nonce = await self._greet(wish, who.identity, who.role, payload, max_frame)
         params = connect_params(who, nonce=nonce, ts_ms=ts)
         await self._send(_encode({"type": "req", "id": "0", "method": "connect", "params": params}).decode())
         try:
@@ -225,6 +259,25 @@ class GatewayClient:
         self._hello = Hello.from_wire(frame.payload)
         if self._hello is None:
             raise ConnectFailed(stage="websocket", url=self._url, message="the gateway's answer is no hello-ok")
+
+    async def _greet(
+        self, wish: SecureChannelWish, identity: DeviceIdentity, role: str, challenge: dict[str, Any], max_frame: int
+    ) -> str:
+        """Open the secure channel if that is wanted and offered; the nonce that the device signs from then on."""
+        from openclaw_gateway.client.secure import greet_gateway
+        from openclaw_gateway.protocol.noisegreeting import bound_nonce
+
+        nonce: str = challenge["nonce"]
+        try:
+            channel = await greet_gateway(
+                wish, identity, role, challenge, url=self._url, send=self._send, receive=self._receive_binary
+            )
+        except ClientClosed as error:
+            raise self._closed_early(error) from error
+        if channel is None:
+            return nonce
+        self._channel, self._max_frame = channel, max_frame
+        return bound_nonce(nonce, channel.name)
 
     async def _next_close(self) -> ClientClosed:
         while True:
@@ -331,13 +384,14 @@ async def open_client(
     allow_insecure: bool = False,
     timeout: float = 15.0,
     max_message_bytes: int = 100 * 1024 * 1024,
+    secure: SecureChannelWish | None = None,
 ) -> AsyncIterator[GatewayClient]:
     """Connect, authenticate, and hand out a `GatewayClient` that lives until the block ends.
 
     ``timeout``: seconds for everything up to hello. ``allow_insecure``: permit ws:// to any host (the secret then
-    travels readable; see `GatewayAddress`). Raises `ConnectFailed` with the stage that was reached. What the block
-    raises comes out as itself. Leaving sends a Close frame and waits at most `GOODBYE_SECONDS` for its echo, under
-    cancellation too."""
+    travels readable; see `GatewayAddress`). ``secure``: use end-to-end encryption inside the WebSocket; it takes an
+    ``identity``. Raises `ConnectFailed` with the stage that was reached. What the block raises comes out as itself.
+    Leaving sends a Close frame and waits at most `GOODBYE_SECONDS` for its echo, under cancellation too."""
     address = GatewayAddress.parse(url, allow_insecure=allow_insecure)
     who = Introduction(
         auth=auth or Credentials(), identity=identity, role=role, scopes=tuple(scopes), client_id=client_id, mode=mode,
@@ -353,10 +407,12 @@ async def open_client(
         async with trio.open_nursery() as nursery:
             client: GatewayClient | None = None
             with trio.move_on_at(until):
-                websocket = await upgrade(nursery, stream, address, max_message_bytes=max_message_bytes)
+                websocket = await upgrade(
+                    nursery, stream, address, max_message_bytes=_on_the_wire(max_message_bytes, secure)
+                )
                 unsure = GatewayClient(websocket, address.url)
                 try:
-                    await unsure._shake_hands(who)  # noqa: SLF001  the same module
+                    await unsure._shake_hands(who, secure, max_message_bytes)  # noqa: SLF001  the same module
                 except BaseException:
                     await _goodbye(websocket)
                     raise
@@ -383,6 +439,14 @@ async def open_client(
     finally:
         # trio-websocket leaves the stream open where the peer closed first or refused the upgrade.
         await trio.aclose_forcefully(stream)
+
+
+def _on_the_wire(size: int, secure: SecureChannelWish | None) -> int:
+    if secure is None:
+        return size
+    from openclaw_gateway.protocol.noisechannel import sealed_size
+
+    return sealed_size(size)
 
 
 def _too_slow(stage: Stage, address: GatewayAddress, timeout: float) -> ConnectFailed:

@@ -57,11 +57,12 @@ def _ascii_lower(text: str) -> str:
 class DeviceIdentity:
     """``device_id``: hex SHA-256 of the raw public key; ``public_key``: base64url of it, unpadded."""
 
-    __slots__ = ("_key", "device_id", "public_key")
+    __slots__ = ("_key", "device_id", "public_key", "raw_public_key")
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         raw = key.public_key().public_bytes_raw()
         self._key = key
+        self.raw_public_key = raw
         self.device_id = hashlib.sha256(raw).hexdigest()
         self.public_key = _b64(raw)
 
@@ -77,6 +78,10 @@ class DeviceIdentity:
     def sign(self, payload: bytes) -> str:
         """The signature, base64url of 64 bytes, unpadded (RFC 8032)."""
         return _b64(self._key.sign(payload))
+
+    def sign_raw(self, payload: bytes) -> bytes:
+        """The signature as its 64 bytes."""
+        return self._key.sign(payload)
 
     def save_new(self, path: Path) -> None:
         """Write the key to a file that must not exist yet. Raises FileExistsError, or another OSError; then nothing

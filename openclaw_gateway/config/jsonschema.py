@@ -70,6 +70,8 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "gateway.pairing.setupCodeTtlMs": "Milliseconds a setup code can be used; ten minutes at most.",
     "gateway.pairing.senderCodeTtlMs": "Milliseconds a pairing code for a direct-message sender is good.",
     "gateway.nodes.invokeTimeoutMs": "Milliseconds a node has to answer an invoke.",
+    "gateway.nodes.secureChannel": "End-to-end encryption inside the WebSocket: not offered (off), offered (on), or "
+    "demanded of every node (required).",
     "gateway.nodes.commands.allow": "Node commands that may be approved besides those of the platform, by exact name.",
     "gateway.nodes.commands.deny": "Node commands that are refused whatever else allows them, by exact name.",
     "gateway.remote.url": "The gateway that commands talk to in remote mode, such as wss://host:18789.",

@@ -137,6 +137,7 @@ class NodeCommandsConfig(Value):
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class NodesConfig(Value):
     invoke_timeout_ms: int = 30_000
+    secure_channel: Literal["off", "on", "required"] = "on"
     commands: NodeCommandsConfig = attrs.field(factory=NodeCommandsConfig)
 
 

@@ -44,6 +44,7 @@ FATAL: Final = SECRETS | {"gateway.auth.type"}
 
 # Wrong here, the door is closed.
 CLOSED: Final[Mapping[str, Any]] = {
+    "gateway.nodes.secureChannel": "required",
     "gateway.bind": "loopback",
     "gateway.customBindHost": None,
     "gateway.auth.allowTailscale": False,

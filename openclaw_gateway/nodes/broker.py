@@ -136,7 +136,8 @@ class Broker:
         known = self._known(call)
         if known is not None:
             if known.fingerprint != fingerprint:
-                raise CallError(wire_error("idempotency-conflict"))
+                # Not remembered as the key's answer: whoever asked first may still come for theirs.
+                raise CallError(wire_error("idempotency-conflict"), repeatable=True)
             with trio.move_on_at(deadline):
                 await known.open.done.wait()
             return self._reply(call, known.open.answer)
@@ -221,6 +222,8 @@ class Broker:
             self._registry.drops["late"] += 1
             if opened.answer is not None:
                 return False
+            fate = "dropped: its caller gave no key" if late.where is None else "kept for a poll with its key"
+            log.info("late result of a node", node_id=node_id, command=opened.call.command, reason=fate)
             if late.where is None:
                 self._forget(id_)
                 return False

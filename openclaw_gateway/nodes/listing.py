@@ -15,7 +15,7 @@ from openclaw_gateway.nodes.hub import NodeHub
 from openclaw_gateway.nodes.records import Surface
 from openclaw_gateway.nodes.registry import NodeSession
 from openclaw_gateway.pairing.overview import PairingRow, Source
-from openclaw_gateway.pairing.records import PairedDevice
+from openclaw_gateway.pairing.records import PairedDevice, statement_to_wire
 from openclaw_gateway.policy.nodes import node_kind
 
 __all__ = ["describe_node", "node_rows", "node_source", "paired_row"]
@@ -119,6 +119,7 @@ def paired_row(hub: NodeHub, record: PairedDevice, surface: Surface | None) -> d
         "lastConnectedAtMs": facts.last_connected_at_ms,
         "lastSeenAtMs": facts.last_seen_at_ms or record.last_seen_at_ms,
         "lastSeenReason": facts.last_seen_reason,
+        "keyStatement": statement_to_wire(record.key_statement),
     }
     return {name: value for name, value in row.items() if value is not None}
 
@@ -180,6 +181,7 @@ def _add_live(hub: NodeHub, row: dict[str, Any], node: NodeSession, active: str 
     lent = hub.lends(node)
     row["version"] = params.client.version
     row["remoteIp"] = node.link.client_address
+    row["secureChannel"] = node.link.secure
     row["caps"] = [cap for cap in node.caps if cap in row["caps"]]
     row["commands"] = sorted(lent)
     row["connectedAtMs"] = node.connected_at_ms

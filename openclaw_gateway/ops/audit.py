@@ -43,7 +43,7 @@ BATCH: Final = 512
 FLUSH_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 1.0
 MEMORY_ROWS: Final = 500  # what a gateway without a state directory remembers
-_REPEATING: Final = frozenset({Action.CONNECT, Action.DISCONNECT})
+_REPEATING: Final = frozenset({Action.CONNECT, Action.DISCONNECT, Action.CHANNEL_REFUSED})
 
 log = get_logger("audit")
 

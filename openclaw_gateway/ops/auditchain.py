@@ -65,6 +65,8 @@ class Action(enum.StrEnum):
     SETUP_CODE_CREATED = "setup-code.created"
     SETUP_CODE_REDEEMED = "setup-code.redeemed"
     SETUP_CODE_REVOKED = "setup-code.revoked"
+    KEY_REGISTERED = "key.registered"
+    CHANNEL_REFUSED = "channel.refused"
     CONFIG_CHANGED = "config.changed"
     EXPOSURE_CHANGED = "exposure.changed"
     GATEWAY_STARTED = "gateway.started"
@@ -100,6 +102,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "dropped": "how many rows could not be kept",
     "duration_ms": "how long the connection lasted, milliseconds",
     "expires_at": "end of life, Unix milliseconds",
+    "fingerprint": "of a device's end-to-end key: the first half of its SHA-256",
     "fields_dropped": "how many fields of this row are not on the list of its action",
     "first_seq": "the oldest row that is kept from here on",
     "hash_after": "first 12 digits of the configuration's hash",
@@ -117,7 +120,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "superseded_by": "the request that took this one's place",
     "tailscale": "tailscale mode",
     "torn_bytes": "bytes of a row that a crash left half-written",
-    "transport": "websocket or http",
+    "transport": "websocket, http, or secure (a secure channel inside a WebSocket)",
     "version": "version of the gateway",
 }
 _RESERVED: Final = frozenset({"seq", "time", "action"})
@@ -146,6 +149,8 @@ ACTIONS: Final[Mapping[Action, frozenset[str]]] = {
     Action.SETUP_CODE_CREATED: _TOKEN,
     Action.SETUP_CODE_REDEEMED: _TOKEN,
     Action.SETUP_CODE_REVOKED: _TOKEN,
+    Action.KEY_REGISTERED: frozenset({"fingerprint"}),
+    Action.CHANNEL_REFUSED: frozenset({"close_code", "repeated"}),
     Action.CONFIG_CHANGED: frozenset({"keys", "hash_after", "source"}),
     Action.EXPOSURE_CHANGED: frozenset({"bind", "bind_before", "port", "auth", "auth_before", "tailscale", "keys"}),
     Action.GATEWAY_STARTED: frozenset({"bind", "port", "auth", "tailscale", "pid", "version"}),

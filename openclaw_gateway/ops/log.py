@@ -107,6 +107,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "role": "operator or node",
     "schema_version": "version of the store's schema",
     "scopes": "scopes granted or asked for",
+    "secure": "whether the connection is end-to-end encrypted inside the WebSocket",
     "sender": "a person on a message channel",
     "setting": "name of a setting",
     "signal": "name of a POSIX signal",

@@ -141,7 +141,9 @@ def approve(
     if missing:
         raise ApprovalDenied(request, missing)
     before = rows.records_of(db, request.device_id)
-    if any(record.public_key != request.public_key for record in before):
+    if any(record.public_key != request.public_key for record in before) or rows.other_key(
+        before, request.key_statement
+    ):
         raise ApprovalRefused(request.device_id, request.role, "key")
     if not before and db.execute("SELECT count(*) FROM devices").fetchone()[0] >= rows.MAX_DEVICES:
         raise ApprovalRefused(request.device_id, request.role, "limit")
@@ -276,7 +278,9 @@ def _write_approval(
     # The operator's label is kept: it is not the device's to change.
     db.execute(
         "INSERT INTO devices VALUES (:device_id, :public_key, :display_name, NULL, :platform, :device_family, "
-        ":client_id, :client_mode, :now) ON CONFLICT (device_id) DO UPDATE SET display_name = excluded.display_name, "
+        ":client_id, :client_mode, :now, :key_statement) ON CONFLICT (device_id) DO UPDATE SET "
+        "display_name = excluded.display_name, "
+        "key_statement = coalesce(devices.key_statement, excluded.key_statement), "
         "platform = excluded.platform, device_family = excluded.device_family, client_id = excluded.client_id, "
         "client_mode = excluded.client_mode",
         {
@@ -287,6 +291,7 @@ def _write_approval(
             "device_family": request.device_family,
             "client_id": request.client_id,
             "client_mode": request.client_mode,
+            "key_statement": request.key_statement,
             "now": now,
         },
     )

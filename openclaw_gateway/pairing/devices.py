@@ -219,6 +219,15 @@ class DeviceBook:
         events = (resolved_event(approval.request_id, ask.device_id, "approved", now),) if approval.fresh else ()
         return ApprovalOutcome(approval.device, events)
 
+    async def register_key(self, device_id: str, statement: str) -> tuple[PairedDevice, ...]:
+        """Keep the key statement of a paired device that has none yet; its records then. ``statement`` was verified.
+
+        Raises `ApprovalRefused` where another key is registered, and as `request_pairing`.
+        """
+        await self._readable_or_reload()
+        job = partial(rows.register_key, device_id=device_id, statement=statement)
+        return await self._store.run(job, then=self._apply_records, precious=True)
+
     # --- what a person decides (`pairing.decisions` has the rules and the errors)
 
     async def approve(self, request_id: str, by: Decider, now: int, *, ask_hash: str | None = None) -> ApprovalOutcome:

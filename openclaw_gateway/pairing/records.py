@@ -5,7 +5,7 @@ method-shapes). Pure: no clock, no randomness, no files. It must not know how re
 
 Invariants: what a peer says about itself is clipped and free of control characters before it becomes part of a record;
 a record's repr holds no secret; the hash of a request covers exactly what an approval grants (key, role, scopes,
-commands).
+commands, and the X25519 key where the device registers one).
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ __all__ = [
     "Reason",
     "Resolution",
     "ask_hash",
+    "key_of",
     "paired_to_wire",
     "pending_to_wire",
     "requested_event",
     "resolved_event",
+    "statement_to_wire",
 ]
 
 Reason = Literal["not-paired", "scope-upgrade", "role-upgrade"]
@@ -77,6 +79,7 @@ class Ask(Value):
     source_ip: str = ""
     caps: tuple[str, ...] = attrs.field(default=(), converter=_names)
     commands: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    key_statement: str | None = None  # as in `PairedDevice`
 
     def __attrs_post_init__(self) -> None:
         wanted = grantable(self.scopes) if self.role == "operator" else ()
@@ -108,6 +111,12 @@ class PairedDevice(Value):
     token_salt: bytes = attrs.field(repr=False)
     token_digest: bytes = attrs.field(repr=False)
     revoked_at_ms: int | None = None
+    key_statement: str | None = None  # JSON of a verified `protocol.keystatement.KeyStatement`, the device's own
+
+    @property
+    def secure_key(self) -> str | None:
+        """The registered X25519 key (base64url): a device that has one connects through a secure channel only."""
+        return key_of(self.key_statement)
 
     @property
     def live(self) -> bool:
@@ -138,11 +147,13 @@ class PendingRequest(Value):
     first_seen_ms: int
     last_seen_ms: int
     expires_at_ms: int
+    key_statement: str | None = None
 
     def covers(self, ask: Ask) -> bool:
         """True where ``ask`` is the same or narrower (PAIR-3). Names, versions and addresses do not count (PAIR-9)."""
         return (
-            set(ask.scopes) <= set(self.scopes)
+            key_of(ask.key_statement) in {None, key_of(self.key_statement)}
+            and set(ask.scopes) <= set(self.scopes)
             and set(ask.caps) <= set(self.caps)
             and set(ask.commands) <= set(self.commands)
         )
@@ -172,10 +183,26 @@ class BookEvent(Value):
 CHANGED: Final = BookEvent("device.pair.changed", {})  # a paired device is not what it was: ask for the list again
 
 
-def ask_hash(public_key: str, role: str, scopes: Sequence[str], commands: Sequence[str]) -> str:
+def ask_hash(
+    public_key: str, role: str, scopes: Sequence[str], commands: Sequence[str], secure_key: str | None = None
+) -> str:
     """SHA-256 (hex) over what an approval grants, so that it can be bound to what the operator saw (PAIR-5)."""
-    canonical = json.dumps([public_key, role, sorted(scopes), sorted(commands)], separators=(",", ":"))
+    granted = [public_key, role, sorted(scopes), sorted(commands), *([secure_key] if secure_key is not None else [])]
+    canonical = json.dumps(granted, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def key_of(statement: str | None) -> str | None:
+    """The X25519 key (base64url) in the text of a key statement. ValueError where it is no JSON."""
+    if statement is None:
+        return None
+    return str(json.loads(statement)["key"])
+
+
+def statement_to_wire(statement: str | None) -> dict[str, Any] | None:
+    """A key statement as it stands in rows of devices and nodes; whoever relies on it verifies it."""
+    value = json.loads(statement) if statement is not None else None
+    return value if isinstance(value, dict) else None
 
 
 def pending_to_wire(request: PendingRequest, *, is_repair: bool = False) -> dict[str, Any]:
@@ -187,6 +214,7 @@ def pending_to_wire(request: PendingRequest, *, is_repair: bool = False) -> dict
         "caps": list(request.caps),
         "commands": list(request.commands),
         "askHash": request.ask_hash,
+        **_key_to_wire(request.key_statement),
         "lastSeenAtMs": request.last_seen_ms,
         "expiresAtMs": request.expires_at_ms,
     }
@@ -242,8 +270,14 @@ def paired_to_wire(records: Sequence[PairedDevice]) -> dict[str, Any]:
         "lastSeenAtMs": max(record.last_seen_at_ms for record in records),
         "remoteIp": newest.last_ip,
         "tokens": [_token_to_wire(record) for record in records],
+        **_key_to_wire(newest.key_statement),
     }
     return {key: value for key, value in row.items() if value is not None and value != ""}
+
+
+def _key_to_wire(statement: str | None) -> dict[str, Any]:
+    wire = statement_to_wire(statement)
+    return {} if wire is None else {"keyStatement": wire}
 
 
 def _token_to_wire(record: PairedDevice) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import attrs
 
 from openclaw_gateway.errors import GatewayError
-from openclaw_gateway.pairing.records import Ask, PairedDevice, PendingRequest, Reason, Resolution, ask_hash
+from openclaw_gateway.pairing.records import Ask, PairedDevice, PendingRequest, Reason, Resolution, ask_hash, key_of
 from openclaw_gateway.pairing.tokens import DeviceTokens, TokenSeed
 from openclaw_gateway.policy.addresses import limiter_key
 from openclaw_gateway.value import Value
@@ -43,12 +43,12 @@ MAX_REMOVED: Final = 20_000
 
 _PENDING: Final = (
     "request_id, device_id, public_key, role, scopes, caps, commands, client_id, client_mode, display_name, platform, "
-    "device_family, version, source_ip, reason, ask_hash, first_seen_ms, last_seen_ms, expires_at_ms"
+    "device_family, version, source_ip, reason, ask_hash, first_seen_ms, last_seen_ms, expires_at_ms, key_statement"
 )
 _PAIRED: Final = (
     "device_id, public_key, role, scopes, client_id, client_mode, display_name, label, platform, device_family, "
     "created_at_ms, approved_at_ms, approved_via, last_seen_at_ms, last_ip, token_generation, token_issued_at_ms, "
-    "token_salt, token_digest, revoked_at_ms"
+    "token_salt, token_digest, revoked_at_ms, key_statement"
 )
 _RESOLVED: Final = "request_id, device_id, role, decision, replaced_by, added_scopes, at_ms"
 # S608: all that is put together here are the constants above; values travel as parameters.
@@ -176,7 +176,7 @@ def approve_silently(
 ) -> Approval:
     """Pair (device, role) with what it asks, where nothing was decided about it before. Raises `ApprovalRefused`."""
     before = records_of(db, ask.device_id)
-    if any(record.public_key != ask.public_key for record in before):
+    if any(record.public_key != ask.public_key for record in before) or other_key(before, ask.key_statement):
         raise ApprovalRefused(ask.device_id, ask.role, "key")
     same = next((record for record in before if record.role == ask.role), None)
     if same is not None:
@@ -184,6 +184,10 @@ def approve_silently(
             raise ApprovalRefused(ask.device_id, ask.role, "revoked")
         if not set(ask.scopes) <= set(same.scopes):
             raise ApprovalRefused(ask.device_id, ask.role, "scope-upgrade")
+        if ask.key_statement is not None:
+            register_key(db, ask.device_id, ask.key_statement)
+            before = records_of(db, ask.device_id)
+            same = next(record for record in before if record.role == ask.role)
         return Approval(same, before, "", fresh=False)
     if is_removed(db, ask.device_id):
         raise ApprovalRefused(ask.device_id, ask.role, "removed")
@@ -209,6 +213,26 @@ def reissue(
         "UPDATE device_roles SET token_generation = ?, token_salt = ?, token_digest = ?, token_issued_at_ms = ? "
         "WHERE device_id = ? AND role = ?",
         (seed.generation, seed.salt, seed.digest, now, device_id, role),
+    )
+    return records_of(db, device_id)
+
+
+def other_key(records: tuple[PairedDevice, ...], statement: str | None) -> bool:
+    """True where ``statement`` is about another X25519 key than the one that the device registered."""
+    wanted = key_of(statement)
+    return wanted is not None and any(record.secure_key not in {None, wanted} for record in records)
+
+
+def register_key(db: sqlite3.Connection, device_id: str, statement: str) -> tuple[PairedDevice, ...]:
+    """Keep a device's first key statement; the same key again changes nothing. All records of the device.
+
+    Raises `ApprovalRefused` where another key is registered, or nothing is known of the device any more.
+    """
+    records = records_of(db, device_id)
+    if not records or other_key(records, statement):
+        raise ApprovalRefused(device_id, "", "key")
+    db.execute(
+        "UPDATE devices SET key_statement = ? WHERE device_id = ? AND key_statement IS NULL", (statement, device_id)
     )
     return records_of(db, device_id)
 
@@ -255,6 +279,8 @@ def _widened(
     caps = tuple(sorted({*ask.caps, *(old.caps if old else ())}))
     commands = tuple(sorted({*ask.commands, *(old.commands if old else ())}))
     widest = attrs.evolve(ask, caps=caps, commands=commands)  # clips the lists to their cap
+    # Asking without the channel takes nothing back: the device said itself that it has this key.
+    statement = ask.key_statement or (old.key_statement if old else None)
     return PendingRequest(
         request_id=request_id,
         device_id=ask.device_id,
@@ -271,10 +297,11 @@ def _widened(
         version=ask.version,
         source_ip=ask.source_ip,
         reason=_reason(records_of(db, ask.device_id), ask.role),
-        ask_hash=ask_hash(ask.public_key, ask.role, scopes, widest.commands),
+        ask_hash=ask_hash(ask.public_key, ask.role, scopes, widest.commands, key_of(statement)),
         first_seen_ms=now,
         last_seen_ms=now,
         expires_at_ms=now + ttl_ms,
+        key_statement=statement,
     )
 
 
@@ -323,7 +350,8 @@ def _insert_approved(db: sqlite3.Connection, ask: Ask, via: str, now: int, seed:
     }
     db.execute(
         "INSERT INTO devices VALUES (:device_id, :public_key, :display_name, NULL, :platform, :device_family, "
-        ":client_id, :client_mode, :now) ON CONFLICT DO NOTHING",
+        ":client_id, :client_mode, :now, :key_statement) ON CONFLICT (device_id) DO UPDATE SET "
+        "key_statement = coalesce(devices.key_statement, excluded.key_statement)",
         values,
     )
     db.execute(

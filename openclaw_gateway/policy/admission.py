@@ -4,11 +4,11 @@
 compares secrets, verifies the signature, looks the device up, waits the failure delay and registers pending requests;
 nothing is measured or done here.
 
-Order of checks (spec wire.md section 3): protocol, role, origin, missing device, device proof, shared secret or device
-token, pairing. Invariants: client id, mode and name never open a door (V12; a mode can only make less of a grant, and
-an old probe or node may speak protocol 3); a grant is within what was asked and within what the server grants (V10,
-V22); a wrong credential is never outweighed by a self-made key (V59); what cannot be read is not "unpaired" (V60); no
-credential appears in a verdict.
+Order of checks (spec wire.md section 3): protocol, role, origin, missing device, device proof, secure channel, shared
+secret or device token, pairing. Invariants: client id, mode and name never open a door (V12; a mode can only make less
+of a grant, and an old probe or node may speak protocol 3); a grant is within what was asked and within what the server
+grants (V10, V22); a wrong credential is never outweighed by a self-made key (V59); what cannot be read is not
+"unpaired" (V60); no credential appears in a verdict.
 
 Without a device: whoever holds the secret on this very host has what it asks for, whatever program it says it is.
 Anywhere else a device identity is required, even with the right secret.
@@ -27,6 +27,7 @@ from typing import Any, Final, Literal, Protocol
 import attrs
 
 from openclaw_gateway.policy.autoapprove import Applicant, AutoApproveRules, baseline, judge
+from openclaw_gateway.policy.channel import SecureMode, judge_channel
 from openclaw_gateway.policy.locality import Peer
 from openclaw_gateway.policy.lockout import CredentialClass
 from openclaw_gateway.policy.origin import OriginVerdict
@@ -46,6 +47,8 @@ from openclaw_gateway.policy.verdicts import (
 )
 from openclaw_gateway.protocol.connect import CONTROL_UI_ID, ConnectAuth, ConnectParams, bearer_params
 from openclaw_gateway.protocol.device import DeviceVerdict
+from openclaw_gateway.protocol.errors import ERRORS
+from openclaw_gateway.protocol.keystatement import KeyStatement
 from openclaw_gateway.protocol.scopes import KNOWN_OPERATOR_SCOPES, ROLES, grantable, satisfies
 from openclaw_gateway.value import Value
 
@@ -119,6 +122,7 @@ class AdmissionRules(Value):
     legacy_v3: bool = True  # PROTO-1: any client whose newest protocol is 3
     auto_approve: AutoApproveRules = attrs.field(factory=AutoApproveRules)
     own_tailnet_addresses: frozenset[str] = frozenset()  # canonical texts
+    secure_channel: SecureMode = "on"
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -142,6 +146,8 @@ class AdmissionQuestion(Value):
     removed: bool = False  # this device was removed by a person; otherwise as revoked
     known: bool = False  # something was decided about this device before, in whatever role
     setup: SetupStanding | None = None  # the living setup code that auth.bootstrapToken is
+    opened_by: KeyStatement | None = None  # who opened the secure channel this came through; None: in the clear
+    registered_key: str | None = None  # the X25519 key that this device registered before
     transport: Literal["websocket", "http"] = "websocket"
 
 
@@ -204,6 +210,13 @@ def admit(question: AdmissionQuestion) -> Admitted | PairingNeeded | Refused:
         fault = q.device.fault or "device-signature"
         details = {"reason": fault, **q.device.details}
         return refuse(fault, trail, details=details, counts=_failure_class(q))
+    fault_of_channel = judge_channel(
+        q.rules.secure_channel, role=q.params.role, device_id=q.device.device_id, opened_by=q.opened_by,
+        registered=q.registered_key,
+    )  # fmt: skip
+    if fault_of_channel is not None:
+        fix = ERRORS[fault_of_channel].fix.replace("<deviceId>", q.device.device_id)
+        return refuse(fault_of_channel, trail, details={"remediationHint": fix})
     return _admit_device(q, q.device.device_id, protocol, trail)
 
 

@@ -113,15 +113,21 @@ def handed_scopes(standing: SetupStanding, *, role: str, client_id: str) -> tupl
 
 
 def setup_payload(
-    urls: Sequence[str], token: str, expires_at_ms: int, *, tls_fingerprint: str | None = None
-) -> dict[str, object]:
-    """What a code says: the first address as ``url``, and all of them as ``urls`` where there are several."""
+    urls: Sequence[str], token: str, expires_at_ms: int, *, tls_fingerprint: str | None = None,
+    gateway_id: str | None = None,
+) -> dict[str, object]:  # fmt: skip
+    """What a code says: the first address as ``url``, and all of them as ``urls`` where there are several.
+
+    ``gateway_id``: the gateway's device id; whoever knows it talks to nobody else at a first contact (S096).
+    """
     payload: dict[str, object] = {"url": urls[0]}
     if len(urls) > 1:
         payload["urls"] = list(urls)
     payload |= {"bootstrapToken": token, "expiresAtMs": expires_at_ms}
     if tls_fingerprint is not None:
         payload["tlsFingerprint"] = tls_fingerprint
+    if gateway_id is not None:
+        payload["gatewayId"] = gateway_id
     return payload
 
 

@@ -94,7 +94,7 @@ def _normalised(text: str) -> str:
     return text.strip().translate(_ASCII_LOWER)
 
 
-def _decode_base64url(text: str, size: int) -> bytes | None:
+def decode_base64url(text: str, size: int) -> bytes | None:
     """Strict: base64url's own alphabet, no padding, no stray bits, exactly ``size`` bytes; anything else is None."""
     if len(text) != (size * 4 + 2) // 3 or not _BASE64URL.issuperset(text):
         return None
@@ -121,7 +121,7 @@ def verify_device(
 
     ``challenge_age`` the seconds since the challenge was sent, monotonic.
     """
-    key = _decode_base64url(proof.public_key, _KEY_BYTES)
+    key = decode_base64url(proof.public_key, _KEY_BYTES)
     device_id = device_id_of(key) if key is not None else None
     if key is None or device_id != proof.id:
         return DeviceVerdict(ok=False, fault="device-id-mismatch")
@@ -155,7 +155,7 @@ def _staleness(
 
 
 def _verified_version(key: bytes, proof: DeviceProof, params: ConnectParams) -> Literal["v2", "v3"] | None:
-    signature = _decode_base64url(proof.signature, _SIGNATURE_BYTES)
+    signature = decode_base64url(proof.signature, _SIGNATURE_BYTES)
     if signature is None or _ambiguous(params):
         return None
     # 21 ms of import that a gateway without devices never pays.

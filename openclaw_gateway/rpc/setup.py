@@ -51,6 +51,7 @@ class SetupSituation(Value):
     auth: Literal["token", "password"] = "token"
     http: bool = True
     tls_fingerprint: str | None = None
+    gateway_id: str | None = None  # where secure channels are offered
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -112,7 +113,10 @@ def register(
                 audit, Action.SETUP_CODE_CREATED, context, key_id=issued.setup_id, label=access,
                 scopes=PROFILES[access].operator_scopes, expires_at=issued.expires_at_ms,
             )  # fmt: skip
-        payload = setup_payload(urls.urls, issued.token, issued.expires_at_ms, tls_fingerprint=now.tls_fingerprint)
+        payload = setup_payload(
+            urls.urls, issued.token, issued.expires_at_ms, tls_fingerprint=now.tls_fingerprint,
+            gateway_id=now.gateway_id if access == "node" else None,  # phones do not speak the secure channel
+        )  # fmt: skip
         code = encode_setup_code(payload)
         answer: dict[str, Any] = {
             "setupId": issued.setup_id,

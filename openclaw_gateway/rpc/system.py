@@ -84,7 +84,7 @@ def register(
     stability: StabilityLog,
     connections: Callable[[], dict[str, Any]],
     applied_hash: Callable[[], str | None],
-    identity: Callable[[], dict[str, str]],
+    identity: Callable[[], dict[str, Any]],
     on_health: Callable[[], None],
 ) -> None:
     """Add this family. ``connections`` tells counts by role, ``applied_hash`` the SHA-256 of
@@ -159,7 +159,7 @@ def register(
         health.heartbeats_enabled = params.enabled
         return {"ok": True, "enabled": params.enabled}
 
-    def get_identity(context: CallContext, params: NoParams) -> dict[str, str]:
+    def get_identity(context: CallContext, params: NoParams) -> dict[str, Any]:
         return identity()
 
     def get_stability(context: CallContext, params: StabilityParams) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from openclaw_gateway.protocol.connect import (
     decode_connect,
 )
 from openclaw_gateway.protocol.errors import ERRORS, WireError, wire_error
+from openclaw_gateway.protocol.keystatement import KeyStatement
 from openclaw_gateway.server.grants import IssuedToken
 
-__all__ = ["ask_of", "is_proven", "issued_token", "principal_of", "read_params", "refresh_refusal"]
+__all__ = ["ask_of", "is_proven", "issued_token", "principal_of", "read_params", "refresh_refusal", "statement_text"]
 
 
 def refresh_refusal(refused: RefreshRefused) -> WireError:
@@ -80,7 +81,13 @@ def ask_of(question: AdmissionQuestion, scopes: tuple[str, ...]) -> Ask:
         source_ip=question.peer.client_address,
         caps=params.caps,
         commands=params.commands,
+        key_statement=statement_text(question.opened_by) if question.opened_by is not None else None,
     )
+
+
+def statement_text(statement: KeyStatement) -> str:
+    """A key statement as it is kept with its device."""
+    return msgspec.json.encode(statement.to_wire()).decode()
 
 
 class _ShortConnect(msgspec.Struct, forbid_unknown_fields=True):

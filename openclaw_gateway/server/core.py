@@ -30,6 +30,7 @@ from openclaw_gateway.value import Value
 
 if TYPE_CHECKING:
     from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant
+    from openclaw_gateway.server.secure import SecureDoor
     from openclaw_gateway.server.session import Session
 
 __all__ = ["Limits", "ServerCore"]
@@ -80,6 +81,7 @@ class ServerCore:
     boot_id: str
     audit: AuditTrail = attrs.field(factory=AuditTrail)
     nodes: Watcher | None = None
+    secure: SecureDoor | None = None
     bearer_scopes: tuple[str, ...] = BEARER_SCOPES
     now_ms: Callable[[], int] = now_ms
     # websockets logs whole frames at debug, secrets included: its logger hangs in no tree and takes nothing (V52)
@@ -126,6 +128,7 @@ class ServerCore:
             scopes=grant.scopes,
             dialect=session.dialect,
             device_id=grant.device_id,
+            secure=session.secure or None,
         )
         record_joined(self.audit, session)
         self.stability.note("connect", {"role": grant.role, "client": grant.params.client.id})

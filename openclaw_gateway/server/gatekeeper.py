@@ -60,6 +60,7 @@ from openclaw_gateway.protocol.connect import (
 from openclaw_gateway.protocol.device import Challenge, DeviceVerdict, verify_device
 from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.protocol.hello import DeviceTokenGrant, HandedToken
+from openclaw_gateway.protocol.keystatement import KeyStatement
 from openclaw_gateway.protocol.scopes import satisfies
 from openclaw_gateway.server.asking import (
     ask_of,
@@ -68,6 +69,7 @@ from openclaw_gateway.server.asking import (
     principal_of,
     read_params,
     refresh_refusal,
+    statement_text,
 )
 from openclaw_gateway.server.grants import (
     GatekeeperRules,
@@ -80,6 +82,7 @@ from openclaw_gateway.server.grants import (
 from openclaw_gateway.server.passwords import PasswordChecker, TooManyChecks
 from openclaw_gateway.server.recording import (
     record_http,
+    record_key,
     record_paired_silently,
     record_redeemed,
     record_refreshed,
@@ -174,9 +177,10 @@ class Gatekeeper:
         challenge_age: float,
         transport: str,
         conn_id: str = "",
+        opened_by: KeyStatement | None = None,
     ) -> Grant | Rejection:
         """Decide on one ``connect``. Durable effects are done when this returns; cancelling before that admits
-        nobody.
+        nobody. ``opened_by``: who opened the secure channel that it came through.
         """
         params = read_params(raw, transport)
         if isinstance(params, str):
@@ -185,7 +189,7 @@ class Gatekeeper:
             return Rejection(error=error, close=Close(CloseCode.POLICY, error.message), http_status=400)
         while True:
             rules = self.rules
-            verdict = await self._decide(params, peer, credential, challenge, challenge_age, conn_id)
+            verdict = await self._decide(params, peer, credential, challenge, challenge_age, conn_id, opened_by)
             # A grant by rules that were replaced while it was being decided opens nothing (V16).
             if isinstance(verdict, Rejection) or self.rules is rules:
                 return verdict
@@ -198,8 +202,9 @@ class Gatekeeper:
         challenge: Challenge,
         challenge_age: float,
         conn_id: str,
+        opened_by: KeyStatement | None,
     ) -> Grant | Rejection:
-        question, key, api_key = await self._measure(params, peer, credential, challenge, challenge_age)
+        question, key, api_key = await self._measure(params, peer, credential, challenge, challenge_age, opened_by)
         verdict = admit(question)
         if conn_id:
             self.verdicts.put(conn_id, Remembered(verdict=verdict, peer=peer, client=params.client.id))
@@ -229,6 +234,7 @@ class Gatekeeper:
         credential: TransportCredential,
         challenge: Challenge,
         challenge_age: float,
+        opened_by: KeyStatement | None,
     ) -> tuple[AdmissionQuestion, FailureKey, ApiKey | None]:
         rules = self.rules
         origin = check_origin(peer, rules.origins, client_is_ui=params.client.id == CONTROL_UI_ID)
@@ -240,6 +246,7 @@ class Gatekeeper:
         revoked = removed = known = False
         token_outcome = DeviceTokenOutcome.NONE
         setup: SetupStanding | None = None
+        registered: str | None = None
         if device is not None and device.ok and device.device_id is not None:
             try:
                 records = {record.role: record for record in self._book.records_of(device.device_id)}
@@ -247,6 +254,7 @@ class Gatekeeper:
                 pairing = UNREADABLE
             else:
                 record = records.get(params.role)
+                registered = next((other.secure_key for other in records.values()), None)
                 approved_roles = tuple(role for role, other in records.items() if other.live)
                 pairing = record if record is not None and record.live else None
                 revoked = record is not None and not record.live
@@ -290,6 +298,8 @@ class Gatekeeper:
             removed=removed,
             known=known,
             setup=setup,
+            opened_by=opened_by,
+            registered_key=registered,
         )
         return question, key, found.key
 
@@ -450,6 +460,8 @@ class Gatekeeper:
         handed: tuple[HandedToken, ...] = ()
         if verdict.setup is not None:
             record, handed = await self._redeem(verdict, verdict.setup, question)
+        if record is not None:
+            record = await self._register_key(record, question)
         token = None
         if record is not None:
             handout: Handout | None = None
@@ -476,6 +488,17 @@ class Gatekeeper:
             api_key_id=api_key.key_id if api_key is not None else None,
             handed=handed,
         )
+
+    async def _register_key(self, record: PairedDevice, question: AdmissionQuestion) -> PairedDevice:
+        """The first key of a paired device: its own identity signed it, and that is what was approved (S095)."""
+        statement = question.opened_by
+        if statement is None:
+            return record
+        if record.key_statement is None:
+            records = await self._book.register_key(record.device_id, statement_text(statement))
+            record = next(other for other in records if other.role == record.role)
+            await record_key(self._audit, record, question, statement)
+        return record
 
     async def _redeem(
         self, verdict: Admitted, setup: SetupRedemption, question: AdmissionQuestion

@@ -22,16 +22,19 @@ from openclaw_gateway.pairing.setupcodes import RedeemedCode
 from openclaw_gateway.policy.admission import AdmissionQuestion, Refused
 from openclaw_gateway.policy.locality import Peer
 from openclaw_gateway.protocol.errors import WireError
+from openclaw_gateway.protocol.keystatement import KeyStatement, fingerprint
 
 if TYPE_CHECKING:
     from openclaw_gateway.server.gatekeeper import Grant
     from openclaw_gateway.server.session import Session
 
 __all__ = [
+    "record_channel",
     "record_configuration",
     "record_expired",
     "record_http",
     "record_joined",
+    "record_key",
     "record_left",
     "record_paired_silently",
     "record_redeemed",
@@ -144,6 +147,28 @@ async def record_redeemed(
             await record_paired_silently(audit, record, question, trail)
 
 
+async def record_key(
+    audit: AuditTrail, record: PairedDevice, question: AdmissionQuestion, statement: KeyStatement
+) -> None:
+    """The end-to-end key that a device paired earlier has now registered. As `record_request`."""
+    await audit.commit(
+        Action.KEY_REGISTERED, actor=_claimant(record.device_id, record.role), role=record.role,
+        device=record.device_id, address=question.peer.client_address, client=question.params.client.id,
+        fingerprint=fingerprint(statement.raw_key),
+    )  # fmt: skip
+
+
+def record_channel(audit: AuditTrail, session: Session, reason: str, code: int) -> None:
+    """A secure channel that was refused or has broken: forged, replayed or cut messages, a key that does not fit."""
+    grant = session.grant
+    audit.note(
+        Action.CHANNEL_REFUSED, outcome="refused", actor=grant.principal if grant is not None else "unknown",
+        role=grant.role if grant is not None else None, device=session.device_id,
+        address=session.peer.client_address, conn_id=session.conn_id if grant is not None else None,
+        reason=reason, close_code=code,
+    )  # fmt: skip
+
+
 def record_http(audit: AuditTrail, grant: Grant, peer: Peer) -> None:
     audit.note(
         Action.CONNECT, actor=grant.principal, role=grant.role, address=peer.client_address,
@@ -157,7 +182,7 @@ def record_joined(audit: AuditTrail, session: Session) -> None:
     audit.note(
         Action.CONNECT, actor=grant.principal, role=grant.role, device=grant.device_id,
         address=session.peer.client_address, client=grant.params.client.id, conn_id=session.conn_id,
-        auth=grant.method, scopes=grant.scopes, transport="websocket",
+        auth=grant.method, scopes=grant.scopes, transport="secure" if session.secure else "websocket",
     )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ def gatekeeper_rules(
                 shared_secret=approve.shared_secret,
             ),
             own_tailnet_addresses=own_tailnet,
+            secure_channel=config.nodes.secure_channel,
         ),
         origins=_origins(config),
         peers=PeerRules(trusted_proxies=_networks(config.trusted_proxies)),

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from websockets.frames import Close as CloseFrame
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
+from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.events.bus import OutgoingEvent
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.locality import Peer
@@ -47,6 +48,8 @@ from openclaw_gateway.rpc.table import CallError, MethodSpec
 from openclaw_gateway.server.closing import CloseScope
 from openclaw_gateway.server.core import ServerCore
 from openclaw_gateway.server.gatekeeper import Grant, Rejection, TransportCredential
+from openclaw_gateway.server.recording import record_channel
+from openclaw_gateway.server.secure import GREETINGS, OFFER, ChannelFault, SecureDoor, SecureLink
 from openclaw_gateway.server.wire import Wire
 from openclaw_gateway.server.writer import Writer, text_frame
 
@@ -75,14 +78,17 @@ class Session:
         "_farewell",
         "_fragments",
         "_fragments_text",
+        "_inner",
         "_last",
         "_methods",
         "_on_message",
         "_parked",
         "_protocol",
         "_running",
+        "_secure",
         "_tasks",
         "_utf8",
+        "_wrap",
         "_wrong_role",
         "challenge",
         "challenge_sent",
@@ -130,6 +136,9 @@ class Session:
         self.dialect = "openclaw"
         self._methods: Mapping[str, MethodSpec] = {}
         self._on_message = self._handshake_message
+        self._secure: SecureLink | None = None  # from a greeting on
+        self._inner = self._on_message  # who takes what comes out of the secure channel
+        self._wrap: Callable[[bytes], bytes] = text_frame  # a body as the frame in which it leaves
         self._admitting = False
         self._parked: list[bytes] = []
         self._running: set[trio.CancelScope] = set()
@@ -170,6 +179,11 @@ class Session:
         return self.peer.client_address
 
     @property
+    def secure(self) -> bool:
+        """Whether all that is said here travels through an end-to-end encrypted channel."""
+        return self._secure is not None and self._secure.ready
+
+    @property
     def connected_for(self) -> float:
         """Seconds since the upgrade."""
         return monotonic() - self.opened_at
@@ -202,7 +216,9 @@ class Session:
 
     def _greet(self, switching: bytes) -> None:
         """The 101 and the challenge in one flush (PROTO-2)."""
-        payload = {"nonce": self.challenge.nonce, "ts": self.challenge.ts_ms}
+        payload: dict[str, Any] = {"nonce": self.challenge.nonce, "ts": self.challenge.ts_ms}
+        if self._core.secure is not None and self._core.secure.offered:
+            payload["secureChannel"] = OFFER
         self.writer.push(switching + text_frame(encode_event("connect.challenge", payload)))
         self.writer.flush()
 
@@ -309,6 +325,10 @@ class Session:
             else:
                 self._parked.append(data)
             return
+        door = self._core.secure
+        if door is not None and (door.offered and data[:1] in GREETINGS if self._secure is None else not self.secure):
+            self._greet_securely(door, data)
+            return
         dialect = jsonrpc.sniff(data)
         if dialect == "jsonrpc":
             self._jsonrpc_first(data)
@@ -325,6 +345,46 @@ class Session:
             self.scope.close(CloseCode.POLICY, error.message)
         else:
             self._admit_in_background(request.id, request.params)
+
+    # --- the secure channel: only for those who greet
+
+    def _greet_securely(self, door: SecureDoor, data: bytes) -> None:
+        try:
+            if self._secure is None:
+                self._secure = door.begin(self.challenge)
+            answer = self._secure.greet(data)
+        except (GatewayError, OSError) as exc:
+            log.error("secure channel: the gateway's key cannot be used", error=str(exc), conn_id=self.conn_id)
+            self.scope.close(CloseCode.INTERNAL_ERROR, "internal error")
+            return
+        except ChannelFault as fault:
+            self._channel_fault(fault)
+            return
+        if answer is not None:
+            self.writer.push(answer)
+        if self._secure.ready:
+            self.challenge = self._secure.bind(self.challenge)
+            self._wrap = self._secure.wrap
+            self._on_message = self._sealed_message
+
+    def _sealed_message(self, data: bytes) -> None:
+        assert self._secure is not None
+        limit = self._core.limits.max_payload if self.grant is not None else PRE_AUTH_BYTES
+        try:
+            frame = self._secure.open(data, limit=limit)
+        except ChannelFault as fault:
+            if fault.too_big:
+                self._too_big(b"")
+            else:
+                self._channel_fault(fault)
+        else:
+            self._inner(frame)
+
+    def _channel_fault(self, fault: ChannelFault) -> None:
+        """Forged, replayed, cut, or meant for another key: nothing after it can be believed."""
+        log.warning("secure channel refused", reason=str(fault), peer=self.peer.client_address, conn_id=self.conn_id)
+        record_channel(self._core.audit, self, str(fault), CloseCode.POLICY)
+        self.scope.close(CloseCode.POLICY, f"secure channel: {fault}")
 
     def _jsonrpc_first(self, data: bytes) -> None:
         """JSON-RPC: either ``connect`` comes first, or the credential came with the upgrade and any call may."""
@@ -355,6 +415,7 @@ class Session:
                     challenge_age=monotonic() - self.challenge_sent,
                     transport=self.dialect,
                     conn_id=self.conn_id,
+                    opened_by=self._secure.opened_by if self._secure is not None else None,
                 )
                 if isinstance(verdict, Rejection):
                     await self._reject(id_, verdict, answered=params is not None)
@@ -390,9 +451,13 @@ class Session:
             return
         self.grant, self.role, self.scopes = grant, grant.role, frozenset(grant.scopes)
         self.scope.keep_open()
-        self._protocol.max_message_size = core.limits.max_payload
         self._methods = core.table.view(self.role, self.scopes)
-        self._on_message = self._openclaw_message if self.dialect == "openclaw" else self._jsonrpc_message
+        self._inner = self._openclaw_message if self.dialect == "openclaw" else self._jsonrpc_message
+        if self._secure is None:
+            self._on_message = self._inner
+            self._protocol.max_message_size = core.limits.max_payload
+        else:
+            self._protocol.max_message_size = self._secure.sealed_size(core.limits.max_payload)
         core.registry.admitted(self)
         self.wire.leave_to_watchdog()
         if hello:
@@ -400,7 +465,7 @@ class Session:
         core.joined(self)
         parked, self._parked = self._parked, []
         for data in parked:
-            self._on_message(data)
+            self._inner(data)
             if self.scope.cause is not None:
                 break
         self.writer.flush()
@@ -417,7 +482,7 @@ class Session:
         if spec is not None and spec.inline:
             try:
                 payload = self._core.dispatcher.run_inline(spec, self, request.params)
-                self.writer.push(text_frame(encode_ok(request.id, payload)))
+                self.writer.push(self._wrap(encode_ok(request.id, payload)))
             except CallError as exc:
                 self._reply_error(request.id, exc.error)
             except (TypeError, ValueError, OverflowError) as exc:  # the handler's result cannot be JSON
@@ -428,7 +493,7 @@ class Session:
     def _jsonrpc_message(self, data: bytes) -> None:
         message = jsonrpc.decode_message(data)
         if isinstance(message, jsonrpc.Invalid):
-            self.writer.push(text_frame(jsonrpc.encode_invalid(message)))
+            self.writer.push(self._wrap(jsonrpc.encode_invalid(message)))
         elif isinstance(message, jsonrpc.Batch):
             if not self._start(self._run_batch, message):
                 self._reply_error(None, wire_error("too-many-calls", limit=MAX_RUNNING))
@@ -473,7 +538,7 @@ class Session:
     async def _run_call(self, spec: MethodSpec, id_: str, params: msgspec.Raw) -> None:
         try:
             payload = await self._core.dispatcher.run(spec, self, params)
-            self.writer.push(text_frame(encode_ok(id_, payload)))
+            self.writer.push(self._wrap(encode_ok(id_, payload)))
         except CallError as exc:
             self._reply_error(id_, exc.error)
         except (TypeError, ValueError, OverflowError) as exc:
@@ -482,7 +547,7 @@ class Session:
     async def _run_jsonrpc(self, call: jsonrpc.Call) -> None:
         reply = await self._answer_jsonrpc(call)
         if reply is not None:
-            self.writer.push(text_frame(reply))
+            self.writer.push(self._wrap(reply))
 
     async def _run_batch(self, batch: jsonrpc.Batch) -> None:
         replies = []
@@ -492,7 +557,7 @@ class Session:
             if self._farewell is not None:
                 break  # what comes behind it in the batch has lost its authority
         if replies:
-            self.writer.push(text_frame(jsonrpc.encode_batch(replies)))
+            self.writer.push(self._wrap(jsonrpc.encode_batch(replies)))
 
     async def _answer_jsonrpc(self, call: jsonrpc.Call | jsonrpc.Invalid) -> bytes | None:
         if isinstance(call, jsonrpc.Invalid):
@@ -510,18 +575,18 @@ class Session:
 
     def _reply(self, id_: jsonrpc.Id, payload: Any) -> None:
         if self.dialect == "openclaw":
-            self.writer.push(text_frame(encode_ok(str(id_), payload)))
+            self.writer.push(self._wrap(encode_ok(str(id_), payload)))
         else:
-            self.writer.push(text_frame(jsonrpc.encode_result(id_, payload)))
+            self.writer.push(self._wrap(jsonrpc.encode_result(id_, payload)))
         self.writer.flush()
 
     def _reply_error(self, id_: jsonrpc.Id, error: WireError) -> None:
         if self.grant is None:
             error = hinted(error)  # whoever is turned away hears what to do next (AUTH-2)
         if self.dialect == "openclaw":
-            self.writer.push(text_frame(encode_error(str(id_), error.to_wire())))
+            self.writer.push(self._wrap(encode_error(str(id_), error.to_wire())))
         else:
-            self.writer.push(text_frame(jsonrpc.encode_error(id_, error)))
+            self.writer.push(self._wrap(jsonrpc.encode_error(id_, error)))
 
     # --- events
 
@@ -540,7 +605,7 @@ class Session:
             if event.numbered:
                 writer.seq += 1
                 body = jsonrpc.splice_seq(body, writer.seq)
-        writer.push(text_frame(body))
+        writer.push(self._wrap(body))
         writer.flush()
         return not self.scope.closing
 

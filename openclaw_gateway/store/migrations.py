@@ -234,6 +234,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX node_pending_by_node ON node_pending_items (node_id, rank, created_at_ms)",
     ),
+    (
+        # The X25519 key that a device says is its own (S095): the signed statement as JSON, verified before it is kept.
+        "ALTER TABLE devices ADD COLUMN key_statement TEXT",
+        "ALTER TABLE pending_requests ADD COLUMN key_statement TEXT",
+    ),
 )
 
 

@@ -15,12 +15,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import device_token, measure, node_invoke
+from . import device_token, measure, node_invoke, node_stats, official_node
 from .load import LoadError, request_frame
 from .report import Row, failed, markdown, table
 from .servers import TOKEN, Official, Server, openclaw, ours, program
 
-GROUPS = ("start", "memory", "connect", "throughput", "invoke", "echo", "idle", "connections", "fanout", "reference")
+GROUPS = (
+    "start", "memory", "connect", "throughput", "invoke", "official-node", "echo", "idle", "connections", "node-stats",
+    "fanout", "reference",
+)  # fmt: skip
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
@@ -86,6 +89,9 @@ def _both(official: Official, only: set[str], quick: bool) -> list[Row]:
         if "invoke" in only:
             _say("node.invoke")
             rows += node_invoke.rows(pair, 0.5 if quick else 1.5)
+        if "official-node" in only:
+            _say("node.invoke with OpenClaw's node host")
+            rows += official_node.rows(pair, official, 1.0 if quick else 3.0)
         if "idle" in only:
             _say("idle CPU")
             share, beside = measure.idle_cpu(pair, 5.0 if quick else 20.0)
@@ -157,6 +163,10 @@ def _rest(official: Official, only: set[str], quick: bool) -> list[Row]:
         _say("1,000 idle connections")
         each = measure.per_connection(lambda: ours(connections=1100), 1000) / 1024
         rows.append(Row("an idle connection, of 1,000", f"{each:.1f} KiB", "", "", "<= 20 KiB", each <= 20))
+    if "node-stats" in only:
+        _say(f"{node_stats.NODES} nodes that report stats")
+        with measure.pinned(lambda: ours(connections=node_stats.NODES + 100)) as server:
+            rows.append(node_stats.row(server, 10.0 if quick else 30.0))
     if "fanout" in only:
         _say("one event to 500 clients")
         mine = measure.fanout("fanout_gateway.py", TOKEN, token=TOKEN)
@@ -198,6 +208,10 @@ here is a timed test: a busy machine moves every number, so read the ratios.
 - **Start and memory** are measured free to use every core. Memory is VmRSS added up over the process tree once it has
   settled.
 - **Echo** rows ask our smallest method, `last-heartbeat`, with the message that the bare echo servers send back.
+- **node.invoke** rows ask a scripted node in the load generator, so that the gateway is all that differs. The rows with
+  OpenClaw's node host have that program's own time in both numbers, on the generator's core.
+- **200 nodes**: their reports are pressed together, each node reporting every 2 s instead of every 60; the row is the
+  share of the core with all of them silent plus a thirtieth of what the reports added.
 - **Reference client** rows use `@openclaw/gateway-client` itself, whose own speed limits what it can see.
 """
 
@@ -225,7 +239,7 @@ def main() -> int:
     measure.use_generator_core()
     try:
         rows = [_start(official, options.quick)] if "start" in only else []
-        if only & {"memory", "connect", "throughput", "invoke", "idle"}:
+        if only & {"memory", "connect", "throughput", "invoke", "official-node", "idle"}:
             rows += _both(official, only, options.quick)
         if "echo" in only:
             rows += _echo(official, options.quick)

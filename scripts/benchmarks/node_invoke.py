@@ -1,12 +1,9 @@
-"""node.invoke from the operator through the gateway to a scripted node and back: round trips at 1 and at 32 in flight.
+"""node.invoke from the operator through the gateway to a node and back: round trips at 1 and at 32 in flight.
 
-Owns the scripted node (an Ed25519 identity of its own, ``system.which`` approved) and the operator that asks it, both
-in this process over raw sockets, so that what differs between two runs is the gateway. It must not know how servers are
-started. ``python -m scripts.benchmarks.node_invoke`` runs both gateways in turns and prints both.
-
-To hook it into scripts/bench: add a group ``"invoke"`` to ``GROUPS`` in ``__main__.py`` and, in ``_both``, call
-``rows(pair, seconds)`` from here; it returns `report.Row` with the target of issue 4 (p50 and p99 at most half of
-OpenClaw's).
+Owns the operator that asks and the scripted node (an Ed25519 identity of its own, ``system.which`` approved), both in
+this process over raw sockets, so that what differs between two runs is the gateway. With OpenClaw's own node host
+(`official_node`) the node's time is in both numbers. It must not know how servers are started. The target is issue 4's:
+p50 and p99 at most half of OpenClaw's.
 """
 
 from __future__ import annotations
@@ -17,19 +14,16 @@ import itertools
 import json
 import select
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-from . import measure
 from .load import LoadError, Result, Session, text_frame
 from .report import Row
-from .servers import TOKEN, Official, Server, openclaw, ours
+from .servers import TOKEN, Server
 
-__all__ = ["Scene", "rows"]
+__all__ = ["Asking", "Scene", "approve", "connect_node", "rows", "rows_of"]
 
 ROUNDS = 3
 
@@ -42,64 +36,64 @@ def _frame(message: dict[str, Any]) -> bytes:
     return text_frame(json.dumps(message, separators=(",", ":")).encode())
 
 
-class Scene:
-    """An operator and a node that are connected to the gateway on ``port``, the node's surface approved."""
+def connect_node(session: Session, commands: Sequence[str] = ("system.which",)) -> str:
+    """Say hello as a node with a key of its own; its node id."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    def __init__(self, port: int) -> None:
-        self._keys = (f"bench-{number}" for number in itertools.count())
-        self.operator, self.node = Session(port), Session(port)
-        self.operator.hello(TOKEN)
-        self.node_id = self._connect_node()
-        self._approve()
+    key = Ed25519PrivateKey.generate()
+    raw = key.public_key().public_bytes_raw()
+    device_id = hashlib.sha256(raw).hexdigest()
+    _, payload = session.receive_message()
+    challenge = json.loads(payload)["payload"]
+    who = ("v3", device_id, "node-host", "node", "node", "")
+    signed = "|".join((*who, str(challenge["ts"]), TOKEN, challenge["nonce"], "linux", ""))
+    params = {
+        "minProtocol": 4,
+        "maxProtocol": 4,
+        "client": {"id": "node-host", "version": "0.0.0", "platform": "linux", "mode": "node"},
+        "role": "node",
+        "scopes": [],
+        "caps": ["system"],
+        "commands": list(commands),
+        "auth": {"token": TOKEN},
+        "device": {
+            "id": device_id,
+            "publicKey": _b64(raw),
+            "signature": _b64(key.sign(signed.encode())),
+            "signedAt": challenge["ts"],
+            "nonce": challenge["nonce"],
+        },
+    }
+    reply = session.call("connect", params)
+    if not reply["ok"]:
+        raise LoadError(f"the node was refused: {reply['error']}")
+    return device_id
 
-    def _connect_node(self) -> str:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-        key = Ed25519PrivateKey.generate()
-        raw = key.public_key().public_bytes_raw()
-        device_id = hashlib.sha256(raw).hexdigest()
-        _, payload = self.node.receive_message()
-        challenge = json.loads(payload)["payload"]
-        who = ("v3", device_id, "node-host", "node", "node", "")
-        signed = "|".join((*who, str(challenge["ts"]), TOKEN, challenge["nonce"], "linux", ""))
-        params = {
-            "minProtocol": 4,
-            "maxProtocol": 4,
-            "client": {"id": "node-host", "version": "0.0.0", "platform": "linux", "mode": "node"},
-            "role": "node",
-            "scopes": [],
-            "caps": ["system"],
-            "commands": ["system.which"],
-            "auth": {"token": TOKEN},
-            "device": {
-                "id": device_id,
-                "publicKey": _b64(raw),
-                "signature": _b64(key.sign(signed.encode())),
-                "signedAt": challenge["ts"],
-                "nonce": challenge["nonce"],
-            },
-        }
-        reply = self.node.call("connect", params)
-        if not reply["ok"]:
-            raise LoadError(f"the node was refused: {reply['error']}")
-        return device_id
-
-    def _approve(self) -> None:
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            waiting = self.operator.call("node.pair.list", {})["payload"]["pending"]
-            mine = [row["requestId"] for row in waiting if row["nodeId"] == self.node_id]
-            if mine:
-                reply = self.operator.call("node.pair.approve", {"requestId": mine[0]})
+def approve(operator: Session, node_id: str | None, *, seconds: float = 10.0) -> str:
+    """Approve the surface that the node (None: whichever node) asks for, as soon as it does; its node id."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for row in operator.call("node.pair.list", {})["payload"]["pending"]:
+            if node_id in {None, row["nodeId"]}:
+                reply = operator.call("node.pair.approve", {"requestId": row["requestId"]})
                 if not reply["ok"]:
                     raise LoadError(f"not approved: {reply['error']}")
-                return
-            time.sleep(0.05)
-        raise LoadError("the node's surface never came up for approval")
+                return str(row["nodeId"])
+        time.sleep(0.05)
+    raise LoadError("the node's surface never came up for approval")
+
+
+class Asking:
+    """An operator that asks a node, which answers by itself."""
+
+    def __init__(self, operator: Session, node_id: str) -> None:
+        self._keys = (f"bench-{number}" for number in itertools.count())
+        self.operator = operator
+        self.node_id = node_id
 
     def close(self) -> None:
         self.operator.close()
-        self.node.close()
 
     def _ask(self) -> tuple[str, bytes]:
         key = next(self._keys)
@@ -118,8 +112,8 @@ class Scene:
         latencies: list[float] = []
         clock = time.perf_counter
         with select.epoll() as poller:
-            poller.register(self.operator.socket.fileno(), select.EPOLLIN)
-            poller.register(self.node.socket.fileno(), select.EPOLLIN)
+            for session in self._sessions():
+                poller.register(session.socket.fileno(), select.EPOLLIN)
             begin = clock()
             measured_from, end = begin + seconds / 4, begin + seconds * 5 / 4
             for _ in range(in_flight):
@@ -147,6 +141,28 @@ class Scene:
         key, frame = self._ask()
         sent[key] = time.perf_counter()
         self.operator.socket.sendall(frame)
+
+    def _sessions(self) -> list[Session]:
+        return [self.operator]
+
+    def _answer(self) -> None:
+        """What this process has to do for the node."""
+
+
+class Scene(Asking):
+    """The operator and a scripted node, connected to the gateway on ``port``, the node's surface approved."""
+
+    def __init__(self, port: int) -> None:
+        operator, self.node = Session(port), Session(port)
+        operator.hello(TOKEN)
+        super().__init__(operator, approve(operator, connect_node(self.node)))
+
+    def close(self) -> None:
+        super().close()
+        self.node.close()
+
+    def _sessions(self) -> list[Session]:
+        return [self.operator, self.node]
 
     def _answer(self) -> None:
         answers = []
@@ -194,43 +210,31 @@ def _has_frame(data: bytes) -> bool:
     return len(data) >= start + length
 
 
-def compare(servers: Sequence[Server], *, in_flight: int, seconds: float) -> list[Result]:
-    """The median round of each server, taken in turns, so that a busy machine is busy for all."""
-    scenes = [Scene(server.port) for server in servers]
-    try:
-        taken: list[list[Result]] = [[] for _ in scenes]
-        for _ in range(ROUNDS):
-            for scene, results in zip(scenes, taken, strict=True):
-                results.append(scene.run(in_flight=in_flight, seconds=seconds))
-        return [sorted(results, key=lambda result: result.median)[len(results) // 2] for results in taken]
-    finally:
-        for scene in scenes:
-            scene.close()
+def compare(scenes: Sequence[Asking], *, in_flight: int, seconds: float) -> list[Result]:
+    """The median round of each scene, taken in turns, so that a busy machine is busy for all."""
+    taken: list[list[Result]] = [[] for _ in scenes]
+    for _ in range(ROUNDS):
+        for scene, results in zip(scenes, taken, strict=True):
+            results.append(scene.run(in_flight=in_flight, seconds=seconds))
+    return [sorted(results, key=lambda result: result.median)[len(results) // 2] for results in taken]
 
 
-def rows(pair: tuple[Server, Server], seconds: float) -> list[Row]:
-    """Rows for the report: ours first in ``pair``, OpenClaw's second."""
+def rows_of(scenes: Sequence[Asking], what: str, seconds: float) -> list[Row]:
+    """Rows for the report: ours first in ``scenes``, OpenClaw's second."""
     found = []
     for in_flight in (1, 32):
-        mine, theirs = compare(pair, in_flight=in_flight, seconds=seconds)
+        mine, theirs = compare(scenes, in_flight=in_flight, seconds=seconds)
         for name, here, there in (("p50", mine.median, theirs.median), ("p99", mine.p99, theirs.p99)):
             ratio = there / here
             cells = (f"{here * 1000:,.2f} ms", f"{there * 1000:,.2f} ms", f"1/{ratio:.1f}")
-            found.append(Row(f"node.invoke x{in_flight}, {name}", *cells, "<= 1/2", ratio >= 2))
+            found.append(Row(f"{what} x{in_flight}, {name}", *cells, "<= 1/2", ratio >= 2))
     return found
 
 
-def main() -> None:
-    official = Official(Path(sys.argv[1]))
-    measure.use_generator_core()
+def rows(pair: tuple[Server, Server], seconds: float) -> list[Row]:
+    """The scripted node at both gateways: ours first in ``pair``, OpenClaw's second."""
     with ExitStack() as stack:
-        theirs, mine = stack.enter_context(openclaw(official)), stack.enter_context(ours())
-        theirs.wait_ready(path="/readyz", seconds=60)
-        for server in (mine, theirs):
-            server.pin(measure.SERVER_CORE)
-        for row in rows((mine, theirs), 1.5):
-            print(row)
-
-
-if __name__ == "__main__":
-    main()
+        scenes = [Scene(server.port) for server in pair]
+        for scene in scenes:
+            stack.callback(scene.close)
+        return rows_of(scenes, "node.invoke", seconds)

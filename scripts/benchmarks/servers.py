@@ -22,7 +22,7 @@ from typing import Any
 
 from .load import HOST, LoadError, http_ok
 
-__all__ = ["TOKEN", "Official", "Server", "openclaw", "ours", "program"]
+__all__ = ["TOKEN", "Official", "Server", "node_host", "openclaw", "ours", "program"]
 
 TOKEN = "token-of-the-benchmark-0123456789abcdef"
 HERE = Path(__file__).parent
@@ -219,6 +219,42 @@ def openclaw(official: Official) -> Iterator[Server]:
         command = [official.node, program_path, "gateway", "run", "--port", str(port)]
         with _serve("OpenClaw", command, port, folder, env=env, ready="/health") as server:
             yield server
+
+
+@contextlib.contextmanager
+def node_host(official: Official, port: int) -> Iterator[None]:
+    """OpenClaw's own headless node (``node run``) at the gateway on ``port``, with a state folder of its own.
+
+    It stays on the load generator's core, whichever gateway it serves.
+    """
+    with _folder() as folder:
+        env = {
+            **official.environment,
+            "HOME": str(folder),
+            "NO_COLOR": "1",
+            "OPENCLAW_STATE_DIR": str(folder / "state"),
+            "OPENCLAW_CONFIG_PATH": str(folder / "openclaw.json"),
+            "OPENCLAW_GATEWAY_TOKEN": TOKEN,
+            "OPENCLAW_NO_RESPAWN": "1",
+        }
+        (folder / "openclaw.json").write_text("{}")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("OPENCLAW_")}
+        command = [official.node, str(official.modules / "openclaw" / "openclaw.mjs"), "node", "run"]
+        log = folder / "output"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [*command, "--host", HOST, "--port", str(port), "--display-name", "Bench"],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={**kept, **env},
+            )
+        server = Server("OpenClaw's node host", port, process, log)
+        try:
+            yield
+        finally:
+            server.end()
 
 
 @contextlib.contextmanager

@@ -242,7 +242,7 @@ def test_v53_a_restored_database_is_private(home: Home, port: int) -> None:
     import sqlite3
 
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as db:
-        db.execute("INSERT INTO devices VALUES ('d','k',NULL,NULL,'p','f','c','m',1)")
+        db.execute("INSERT INTO devices VALUES ('d','k',NULL,NULL,'p','f','c','m',1,NULL)")
         db.execute("INSERT INTO device_roles VALUES ('d','operator','[]',1,'local',1,x'00',x'00',1,NULL,1,'127.0.0.1')")
         backups.take(db, kept, "daily", time.time_ns() // 1_000_000)
     database.write_bytes(b"damaged" * 1000)

@@ -240,3 +240,42 @@ def test_s097_approved_asked_answered_renamed_and_removed_with_our_own_gateway(n
             wait_for(lambda: status(node)["state"] != "connected", "away")
             process.send_signal(signal.SIGTERM)
             assert process.wait(5) == 0
+
+
+def test_s096_status_shows_the_channel_and_forget_starts_afresh(node: Program, tmp_path: Path) -> None:
+    secret = {"OPENCLAW_GATEWAY_TOKEN": "token-0123456789-abcdef"}
+    gateway = Program(tmp_path / "gateway-state", {"NO_COLOR": "1", **secret})
+    port = free_port()
+    url = f"ws://127.0.0.1:{port}"
+    with subprocess.Popen(
+        [*gateway.argv, "gateway", "run", "--port", str(port)], env=gateway.environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as served:  # fmt: skip
+        try:
+            with running(node, "--url", url, env=secret) as process:
+                wait_for(lambda: status(node)["state"] == "connected", "connected")
+                assert status(node)["secureChannel"] is True
+                known = status(node)["gatewayKeyFingerprint"]
+                assert f"Channel:  end-to-end encrypted (the gateway's key: {known})" in node("node", "status").stdout
+                process.terminate()
+                output, _ = process.communicate(timeout=15)
+                assert f"connected to {url}, end-to-end encrypted" in output
+            asked = gateway("gateway", "call", "gateway.identity.get", "--port", str(port), "--json")
+            told = json.loads(asked.stdout)
+            assert told["keyFingerprint"] == known
+        finally:
+            served.terminate()
+            served.wait(15)
+    kept = tmp_path / "node-state" / "node" / "gateways.json"
+    assert json.loads(kept.read_text())["gateways"][0]["gatewayId"] == told["deviceId"]
+    wrong = node("node", "forget", "ws://127.0.0.1:1")
+    assert wrong.returncode != 0
+    assert url in wrong.stderr
+    assert json.loads(node("node", "forget", url, "--json").stdout) == {"forgotten": url}
+    assert json.loads(kept.read_text())["gateways"] == []
+
+
+def test_s096_a_gateway_id_that_is_none_is_wrong_usage(node: Program) -> None:
+    refused = node("node", "run", "--url", "ws://127.0.0.1:1", "--gateway-id", "abc")
+    assert refused.returncode == 2
+    assert "64 hex digits" in refused.stderr

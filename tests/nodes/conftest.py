@@ -42,6 +42,7 @@ class Link:
     scope: CloseScope = attrs.field(factory=CloseScope)
     offered: list[tuple[str, Any]] = attrs.field(factory=list)
     open: bool = True
+    secure: bool = False
 
     def offer(self, event: OutgoingEvent) -> bool:
         self.offered.append((event.name, msgspec.json.decode(event.payload)))

@@ -238,6 +238,7 @@ def test_v23_a_code_holds_addresses_a_token_and_its_end_and_nothing_else() -> No
         "expiresAtMs": 17,
         "tlsFingerprint": "ab",
     }
+    assert setup_payload(["wss://a.example"], "t", 17, gateway_id="ab")["gatewayId"] == "ab"
     assert setup_payload(["wss://a.example"], "t", 17) == {
         "url": "wss://a.example",
         "bootstrapToken": "t",

@@ -169,7 +169,7 @@ async def test_gateway_identity_is_stable(gateway: Gateway, tmp_path: Path) -> N
         async with open_memory_gateway(CONFIG, state_dir=state) as kept, connect_peer(kept) as peer:
             seen.append(await peer.request("gateway.identity.get"))
     assert seen[0] == seen[1]
-    assert set(seen[0]) == {"deviceId", "publicKey"}
+    assert set(seen[0]) == {"deviceId", "publicKey", "keyStatement", "keyFingerprint"}
 
 
 async def test_logs_tail_checks_its_numbers(gateway: Gateway, tmp_path: Path) -> None:
@@ -203,7 +203,8 @@ async def test_live5_nodes_are_those_paired_and_those_connected(gateway: Gateway
     async with connect_peer(gateway) as operator:
         async with connect_peer(gateway, **who):
             [row] = (await operator.request("node.list"))["nodes"]
-            assert set(row) <= set(NODE_ROW.split())
+            assert set(row) <= {*NODE_ROW.split(), "secureChannel"}  # the last is ours
+            assert row["secureChannel"] is False
             assert (row["nodeId"], row["displayName"], row["connected"], row["paired"]) == (
                 device.device_id,
                 "Node One",

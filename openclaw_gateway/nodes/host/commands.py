@@ -20,10 +20,11 @@ from openclaw_gateway.nodes.host.invocations import Handler, Invocation
 from openclaw_gateway.nodes.host.lookup import MAX_BINS, find_program, search_path
 from openclaw_gateway.nodes.host.notify import system_notify
 from openclaw_gateway.nodes.host.system_run import load_or_refuse, system_run
+from openclaw_gateway.protocol.sealed import CAPABILITY
 
 __all__ = ["CAPS", "COMMANDS", "make_handlers"]
 
-CAPS: Final = ("system",)
+CAPS: Final = ("system", CAPABILITY)
 COMMANDS: Final = ("system.which", "system.run", "system.notify", "fs.listDir")
 MAX_LISTINGS: Final = 4
 

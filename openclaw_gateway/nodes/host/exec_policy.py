@@ -43,10 +43,19 @@ _NEW: Final = """\
   env: [],
   // folders that fs.listDir may look into
   roots: [],
+  // commands that are refused unless they come sealed; then only from the operators below (openclaw node seal)
+  sealedOnly: [],
+  // device ids of operators whose sealed invokes are taken; none means everybody whom the gateway lets through
+  operators: [],
 }
 """
 _MODES: Final = ("deny", "allow", "allowlist")
-_LISTS: Final = ("programs", "env", "roots")
+# The keys of the file, and the fields they are here.
+_LISTS: Final = {
+    "programs": "programs", "env": "env", "roots": "roots", "sealedOnly": "sealed_only", "operators": "operators"
+}  # fmt: skip
+_PATHS: Final = frozenset({"programs", "roots"})
+_DEVICE_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 _HARMLESS: Final = frozenset({"LANG", "LANGUAGE", "TZ", "TERM", "COLUMNS", "LINES", "NO_COLOR", "CI"})
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -66,12 +75,15 @@ _LAUNCHERS: Final = re.compile(
 
 @attrs.frozen(kw_only=True)
 class ExecPolicy:
-    """``programs`` and ``roots`` are absolute real paths; ``env`` names of variables."""
+    """``programs`` and ``roots`` are absolute real paths; ``env`` names of variables; ``sealed_only`` commands or
+    ``*``; ``operators`` device ids."""
 
     mode: Literal["deny", "allow", "allowlist"] = "allowlist"
     programs: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()
+    sealed_only: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
 
 
 def policy_path(directory: Path) -> Path:
@@ -105,9 +117,11 @@ def _read(found: Any) -> ExecPolicy:
             raise NodeError(f"{key} must be a list of texts")
         if len(value) > MAX_ENTRIES:
             raise NodeError(f"{key} has over {MAX_ENTRIES} entries")
-        if key != "env" and not all(item.startswith("/") for item in value):
+        if key in _PATHS and not all(item.startswith("/") for item in value):
             raise NodeError(f"{key} must be absolute paths")
-        lists[key] = tuple(value)
+        if key == "operators" and not all(_DEVICE_ID.fullmatch(item) for item in value):
+            raise NodeError("operators must be device ids: 64 lowercase hex digits")
+        lists[_LISTS[key]] = tuple(value)
     return ExecPolicy(mode=mode, **lists)
 
 
@@ -122,9 +136,9 @@ def save_policy(path: Path, policy: ExecPolicy) -> None:
     try:
         if policy.mode != before.mode:
             text = set_value(text, "mode", policy.mode)
-        for key in _LISTS:
-            if getattr(policy, key) != getattr(before, key):
-                text = set_value(text, key, list(getattr(policy, key)))
+        for key, name in _LISTS.items():
+            if getattr(policy, name) != getattr(before, name):
+                text = set_value(text, key, list(getattr(policy, name)))
     except EditError as error:
         raise NodeError(f"{path} cannot be changed: {error}", f"mend {path} by hand") from error
     _read(loads(text))

@@ -4,7 +4,8 @@ Owns decoding, the caps, cancellation and the answer. It must not know what a co
 and 8): taking a request never waits; at most `MAX_RUNNING` run at once, the next is refused at once; parameters over
 `MAX_PARAMS_BYTES` are refused before decoding and a result over `MAX_RESULT_BYTES` is not sent; members that claim an
 approval are refused wherever they stand (V30, `policy.nodes`); a request that was cancelled is never answered; a
-repeated id is carried out once; a failing command answers its caller and hurts nobody else.
+repeated id is carried out once; a failing command answers its caller and hurts nobody else; of a request that came
+sealed nothing leaves readable, neither result, error nor event (`seals`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ import trio
 from openclaw_gateway.client.errors import CallTimedOut, ClientClosed
 from openclaw_gateway.errors import CallFailed, GatewayError
 from openclaw_gateway.nodes.host.errors import CommandFailed
+from openclaw_gateway.nodes.host.seals import Opened, Seals
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.nodes import reserved_field
+from openclaw_gateway.protocol.sealed import is_sealed
 
 __all__ = [
     "MAX_PARAMS_BYTES",
@@ -65,16 +68,22 @@ class _Request(msgspec.Struct):
 
 @attrs.frozen
 class Invocation:
-    """One request. ``deadline``: the Trio time at which its caller gives up."""
+    """One request. ``deadline``: the Trio time at which its caller gives up; ``sealed``: the gateway cannot read it."""
 
     id: str
     node_id: str
     command: str
     deadline: float
     gateway: Gateway = attrs.field(repr=False)
+    sealed: bool = False
 
     async def tell(self, event: str, payload: Mapping[str, Any]) -> None:
-        """Send a ``node.event`` and wait until it is taken; a gateway that refuses it changes nothing here."""
+        """Send a ``node.event`` and wait until it is taken; a gateway that refuses it changes nothing here.
+
+        Of a sealed request nothing is told: an event says what was run and what came of it.
+        """
+        if self.sealed:
+            return
         params = {"event": event, "payloadJSON": msgspec.json.encode(payload).decode()}
         try:
             await self.gateway.call("node.event", params, timeout=5.0)
@@ -94,10 +103,13 @@ class _Running:
 class Invocations:
     """The requests of one connection. ``handlers``: command name → what carries it out."""
 
-    def __init__(self, gateway: Gateway, handlers: Mapping[str, Handler], node_id: str) -> None:
+    def __init__(
+        self, gateway: Gateway, handlers: Mapping[str, Handler], node_id: str, seals: Seals | None = None
+    ) -> None:
         self._gateway = gateway
         self._handlers = handlers
         self._node_id = node_id
+        self._seals = seals
         self._running: dict[str, _Running] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
 
@@ -166,27 +178,56 @@ class Invocations:
 
     async def _answer(self, invocation: Invocation, request: _Request) -> dict[str, Any]:
         handler = self._handlers.get(request.command)
+        opened: Opened | None = None
         try:
             if handler is None:
                 raise CommandFailed("INVALID_REQUEST", f"this node has no command {request.command[:128]}")
             params = _params(request.paramsJSON)
+            opened = await self._admit(request, params)
+            if opened is not None:
+                params = opened.params
+                deadline = min(invocation.deadline, trio.current_time() + opened.expires_in)
+                invocation = attrs.evolve(invocation, deadline=deadline, sealed=True)
             reserved = reserved_field(params, request.command)
             if reserved is not None:
                 raise CommandFailed("INVALID_REQUEST", f"{reserved} is reserved: nobody approves in parameters")
             result = await handler(invocation, params)
+            if opened is not None:
+                result = self._seal(opened, {"ok": True, "payload": result})
             encoded = msgspec.json.encode(result).decode()
             if len(encoded) > MAX_RESULT_BYTES:
                 raise CommandFailed("RESULT_TOO_LARGE", f"the result is over {MAX_RESULT_BYTES} bytes")
         except CommandFailed as error:
-            if error.code == NOT_READY:
-                self._seen.pop(request.id, None)  # nothing was done, and the gateway asks again
-            return _failure(error)
+            return await self._failed(request, opened, error)
         except ClientClosed:
             raise
         except Exception as exc:
             log.exception("node command failed", exc=exc, command=request.command[:128])
             return _failure(CommandFailed("INTERNAL", "the node failed to carry it out; its log says why"))
         return {"ok": True, "payloadJSON": encoded}
+
+    async def _admit(self, request: _Request, params: dict[str, Any]) -> Opened | None:
+        if self._seals is not None:
+            return await self._seals.admit(request.command, request.idempotencyKey, params)
+        if is_sealed(params):
+            raise CommandFailed("SEALED_UNSUPPORTED", "this node has no key for sealed invokes")
+        return None
+
+    def _seal(self, opened: Opened, answer: dict[str, Any]) -> dict[str, Any]:
+        assert self._seals is not None
+        return self._seals.seal(opened, answer)
+
+    async def _failed(self, request: _Request, opened: Opened | None, error: CommandFailed) -> dict[str, Any]:
+        """The answer of a command that failed. What went wrong may say what was asked, so it is sealed too."""
+        if error.code == NOT_READY:
+            self._seen.pop(request.id, None)  # nothing was done, and the gateway asks again
+            if opened is not None and self._seals is not None:
+                await self._seals.release(opened)
+                return _failure(CommandFailed(NOT_READY, "the node cannot take more at the moment"))
+        if opened is None or error.code == "RESULT_TOO_LARGE":
+            return _failure(error)
+        told = {"ok": False, "error": {"code": error.code, "message": error.message}}
+        return {"ok": True, "payloadJSON": msgspec.json.encode(self._seal(opened, told)).decode()}
 
     async def _refuse(self, request: _Request, error: CommandFailed) -> None:
         await self._send(request, _failure(error))

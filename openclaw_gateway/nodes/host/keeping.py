@@ -1,8 +1,9 @@
-"""What a node keeps between runs: its key, and the device token of each gateway that let it in.
+"""What a node keeps between runs: its keys, and the device token and end-to-end key of each gateway that let it in.
 
-Owns ``<state>/node/identity.json`` and ``gateways.json``, both 0600 in a folder 0700. It must not connect.
-Invariants: a device token is handed out only for the very URL it was issued at (attack V56); what cannot be read is
-an error, never "nothing was kept" (STATE-1); at most `MAX_GATEWAYS` are kept, the one not used longest gives way.
+Owns ``<state>/node/identity.json``, ``x25519.json`` and ``gateways.json``, all 0600 in a folder 0700. It must not
+connect. Invariants: a device token is handed out only for the very URL it was issued at (attack V56); what cannot be
+read is an error, never "nothing was kept" (STATE-1); at most `MAX_GATEWAYS` are kept, the one not used longest gives
+way.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import msgspec
 from openclaw_gateway.client.identity import DeviceIdentity, load_identity, load_or_create_identity
 from openclaw_gateway.nodes.host.errors import NodeError
 from openclaw_gateway.ops.statedir import ensure_private_dir, read_private_file, write_private_file
+from openclaw_gateway.ops.statickey import StaticKey, load_or_create_static_key
 
-__all__ = ["MAX_GATEWAYS", "Keeping", "KnownGateway", "node_dir"]
+__all__ = ["MAX_GATEWAYS", "Keeping", "KnownGateway", "SecurePin", "node_dir"]
 
 MAX_GATEWAYS: Final = 16
 
@@ -33,6 +35,8 @@ class _Row(msgspec.Struct):
     deviceToken: str  # noqa: N815  as in the file
     usedAtMs: int  # noqa: N815
     tlsFingerprint: str | None = None  # noqa: N815
+    gatewayId: str | None = None  # noqa: N815
+    gatewayKey: str | None = None  # noqa: N815
 
 
 class _File(msgspec.Struct):
@@ -41,10 +45,19 @@ class _File(msgspec.Struct):
 
 
 @attrs.frozen
+class SecurePin:
+    """A gateway's identity (device id) and its X25519 key (base64url), as it proved them."""
+
+    device_id: str
+    key: str
+
+
+@attrs.frozen
 class KnownGateway:
     url: str
     device_token: str = attrs.field(repr=False)
     tls_fingerprint: str | None = None
+    secure: SecurePin | None = None  # from the first end-to-end encrypted connection on, nothing else is accepted
 
 
 class Keeping:
@@ -58,6 +71,10 @@ class Keeping:
         ensure_private_dir(self.directory)
         return load_or_create_identity(self.directory / "identity.json")
 
+    def static_key(self) -> StaticKey:
+        """The node's X25519 key, made on first use. Raises `StaticKeyDamaged`, `StateDirUnsafe` or OSError."""
+        return load_or_create_static_key(self.directory / "x25519.json")
+
     def identity_if_any(self) -> DeviceIdentity | None:
         return load_identity(self.directory / "identity.json")
 
@@ -69,15 +86,37 @@ class Keeping:
         rows = self._read().gateways
         return _known(max(rows, key=lambda row: row.usedAtMs)) if rows else None
 
-    def keep(self, url: str, device_token: str, tls_fingerprint: str | None) -> None:
-        """Remember that ``url`` let us in with ``device_token`` from now on. Durable when it returns."""
+    def keep(
+        self, url: str, device_token: str, tls_fingerprint: str | None, *, secure: SecurePin | None = None
+    ) -> None:
+        """Remember that ``url`` let us in with ``device_token`` from now on, and with which end-to-end key (None: as
+        before). Durable when it returns."""
         kept = self._read()
+        before = next((_known(row).secure for row in kept.gateways if row.url == url), None)
         others = [row for row in kept.gateways if row.url != url]
         others.sort(key=lambda row: row.usedAtMs, reverse=True)
+        pin = secure or before
         row = _Row(url, device_token, round(time.time() * 1000), tls_fingerprint)
+        if pin is not None:
+            row.gatewayId, row.gatewayKey = pin.device_id, pin.key
         kept.gateways = [row, *others[: MAX_GATEWAYS - 1]]
         ensure_private_dir(self.directory)
         write_private_file(self._path, msgspec.json.encode(kept))
+
+    def forget(self, url: str) -> bool:
+        """Know nothing of ``url`` any more: neither its device token nor its key. False where nothing was known."""
+        kept = self._read()
+        left = [row for row in kept.gateways if row.url != url]
+        if len(left) == len(kept.gateways):
+            return False
+        kept.gateways = left
+        write_private_file(self._path, msgspec.json.encode(kept))
+        return True
+
+    def urls(self) -> tuple[str, ...]:
+        """The gateways that are known, the one used last first."""
+        rows = sorted(self._read().gateways, key=lambda row: row.usedAtMs, reverse=True)
+        return tuple(row.url for row in rows)
 
     @property
     def _path(self) -> Path:
@@ -95,4 +134,5 @@ class Keeping:
 
 
 def _known(row: _Row) -> KnownGateway:
-    return KnownGateway(row.url, row.deviceToken, row.tlsFingerprint)
+    pin = SecurePin(row.gatewayId, row.gatewayKey) if row.gatewayId and row.gatewayKey else None
+    return KnownGateway(row.url, row.deviceToken, row.tlsFingerprint, pin)

@@ -3,7 +3,8 @@
 Owns the named states (design rule 12): ``connecting`` (also after a loss; 1 to 30 s), ``waiting-for-approval`` (asks
 again every 2 to 15 s until a person decided), ``connected``, ``refused`` (ends), ``stopped``. It must not print or read
 flags. Invariants: a device token is tried first, then the secret that was given, each wrong one once and no more, so a
-gateway counts no guesses; a proof goes only to the address it belongs to; nothing invoked outlives its connection.
+gateway counts no guesses; a proof goes only to the address it belongs to, and once that address has shown an
+end-to-end key, only to who proves it again; nothing invoked outlives its connection.
 """
 
 from __future__ import annotations
@@ -11,23 +12,26 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 import trio
 
 from openclaw_gateway.client import ConnectFailed, Credentials, DeviceIdentity, GatewayClient, open_client
+from openclaw_gateway.client.secure import KnownGateway, SecureChannelWish
 from openclaw_gateway.errors import GatewayError, flat_errors
 from openclaw_gateway.nodes.host.commands import CAPS
 from openclaw_gateway.nodes.host.errors import NodeRefused
 from openclaw_gateway.nodes.host.invocations import Handler
-from openclaw_gateway.nodes.host.keeping import Keeping
+from openclaw_gateway.nodes.host.keeping import Keeping, SecurePin
 from openclaw_gateway.nodes.host.pace import CONNECTING, WAITING
+from openclaw_gateway.nodes.host.seals import Seals
 from openclaw_gateway.nodes.host.session import Surface, serve_connection
 from openclaw_gateway.nodes.host.status import Report
 from openclaw_gateway.nodes.host.verdicts import judge_refusal
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.secrets import compare
+from openclaw_gateway.protocol.keystatement import KeyStatement, decode_key, fingerprint
 
 __all__ = ["HEALTHY_SECONDS", "NodeSetup", "approval_link", "run_node"]
 
@@ -52,6 +56,9 @@ class NodeSetup:
     tls_fingerprint: str | None = None
     instance_id: str | None = None
     allow_insecure: bool = False
+    secure_channel: Literal["off", "on", "required"] = "on"
+    gateway_id: str | None = None  # the gateway's device id, where it was told beforehand
+    seals: Seals | None = attrs.field(default=None, repr=False)
 
 
 def approval_link(url: str, request_id: str) -> str:
@@ -66,7 +73,7 @@ class _Proofs:
     def __init__(self, setup: NodeSetup) -> None:
         known = setup.keeping.gateway(setup.url)
         secret = setup.secret
-        device = Credentials(device_token=known.device_token) if known is not None else None
+        device = Credentials(device_token=known.device_token) if known is not None and known.device_token else None
         bootstrap = Credentials(bootstrap_token=secret.bootstrap_token) if secret.bootstrap_token else None
         shared = Credentials(token=secret.token, password=secret.password)
         offered = [bootstrap, device, shared if shared.to_wire() else None]
@@ -99,6 +106,10 @@ class _Life:
         self._report = Report(state="connecting", gateway=setup.url, device_id=setup.identity.device_id)
         self._failures = 0
         self._token: str | None = None
+        known = setup.keeping.gateway(setup.url)
+        self._pin: SecurePin | None = known.secure if known is not None else None
+        self._kept_pin = self._pin
+        self._key = setup.keeping.static_key() if setup.secure_channel != "off" else None
         self.dialing = False
 
     async def run(self) -> None:
@@ -127,13 +138,15 @@ class _Life:
             self.dialing = False
             began = trio.current_time()
             token = client.hello.device_token
-            if token is not None and not compare(token, self._token or ""):
+            if token is not None and (self._pin != self._kept_pin or not compare(token, self._token or "")):
                 self._keep(token)
             self._proofs.accept(token)
-            self._change("connected")
-            log.info("node connected", url=setup.url, auth=client.hello.method)
+            self._change("connected", secure=client.secure, gateway_key=self._shown_pin() if client.secure else None)
+            log.info("node connected", url=setup.url, auth=client.hello.method, secure=client.secure)
             node_id = setup.identity.device_id
-            why = await serve_connection(client, setup.handlers, node_id, stop=self._stop, surface=self._surface)
+            why = await serve_connection(
+                client, setup.handlers, node_id, stop=self._stop, surface=self._surface, seals=setup.seals
+            )
         if why is None:
             return 0.0
         if trio.current_time() - began >= HEALTHY_SECONDS:
@@ -144,11 +157,28 @@ class _Life:
 
     def _keep(self, token: str) -> None:
         try:
-            self._setup.keeping.keep(self._setup.url, token, self._setup.tls_fingerprint)
+            self._setup.keeping.keep(self._setup.url, token, self._setup.tls_fingerprint, secure=self._pin)
+            self._kept_pin = self._pin
         except (OSError, GatewayError) as error:
             # A full disk is no reason to stop serving; the next start needs the shared secret again.
             log.warning("device token not kept", error=str(error))
         self._token = token
+
+    def _met(self, gateway: KeyStatement) -> None:
+        """From the first greeting on, waiting for approval included, this URL is this gateway and no other."""
+        self._pin = SecurePin(gateway.device_id, gateway.key)
+
+    def _shown_pin(self) -> str | None:
+        return fingerprint(decode_key(self._pin.key)) if self._pin is not None else None
+
+    def _wish(self) -> SecureChannelWish | None:
+        setup = self._setup
+        if self._key is None or setup.secure_channel == "off":
+            return None
+        known = None if self._pin is None else KnownGateway(self._pin.device_id, decode_key(self._pin.key))
+        return SecureChannelWish(
+            key=self._key, mode=setup.secure_channel, known=known, expected_id=setup.gateway_id, met=self._met
+        )
 
     def _open(self) -> AbstractAsyncContextManager[GatewayClient]:
         setup = self._setup
@@ -166,6 +196,7 @@ class _Life:
             commands=tuple(setup.handlers),
             tls_fingerprint=setup.tls_fingerprint,
             allow_insecure=setup.allow_insecure,
+            secure=self._wish(),
         )
 
     def _after_refusal(self, error: ConnectFailed) -> float:

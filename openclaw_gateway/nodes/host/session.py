@@ -18,6 +18,7 @@ from openclaw_gateway.client import CallFailed, ClientClosed, GatewayClient
 from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.nodes.host.invocations import Handler, Invocations
 from openclaw_gateway.nodes.host.pace import PUBLISHING
+from openclaw_gateway.nodes.host.seals import Seals
 from openclaw_gateway.nodes.host.stats import INTERVAL_SECONDS, sample_stats
 from openclaw_gateway.ops.log import get_logger
 
@@ -42,6 +43,7 @@ async def serve_connection(
     *,
     stop: trio.Event,
     surface: Callable[[Surface], None],
+    seals: Seals | None = None,
 ) -> ClientClosed | None:
     """Serve until the connection ends (then why) or ``stop`` is set (then None). On return no command runs.
 
@@ -57,7 +59,7 @@ async def serve_connection(
         nursery.start_soon(obey_stop)
         nursery.start_soon(_report_stats, client)
         nursery.start_soon(_announce_all, client, surface)
-        invocations = Invocations(client, handlers, node_id)
+        invocations = Invocations(client, handlers, node_id, seals)
         try:
             async for event in client.events():
                 if event.name == "node.invoke.request":

@@ -30,6 +30,7 @@ class _Wire(msgspec.Struct):
     urls: list[str] = []
     expiresAtMs: int | None = None  # noqa: N815
     tlsFingerprint: str | None = None  # noqa: N815
+    gatewayId: str | None = None  # noqa: N815
 
 
 @attrs.frozen(kw_only=True)
@@ -40,6 +41,7 @@ class SetupCode:
     others: tuple[str, ...] = ()
     bootstrap_token: str = attrs.field(repr=False)
     tls_fingerprint: str | None = None
+    gateway_id: str | None = None  # its device id, where it offers secure channels
 
 
 def is_join_link(text: str) -> bool:
@@ -68,7 +70,7 @@ def _read(data: bytes) -> SetupCode:
         raise NodeError("the setup code has expired", _FRESH)
     return SetupCode(
         url=wire.url, others=tuple(wire.urls[:8]), bootstrap_token=wire.bootstrapToken,
-        tls_fingerprint=wire.tlsFingerprint,
+        tls_fingerprint=wire.tlsFingerprint, gateway_id=wire.gatewayId,
     )  # fmt: skip
 
 

@@ -42,9 +42,14 @@ class Report:
     retry_in: float | None = None
     failures: int = 0
     surface: Literal["unknown", "pending", "approved"] = "unknown"
+    secure: bool | None = None  # once connected: whether end-to-end encrypted
+    gateway_key: str | None = None  # fingerprint of the key that the gateway proved
 
     def to_wire(self) -> dict[str, Any]:
-        names = {"device_id": "deviceId", "request_id": "requestId", "retry_in": "retryInSeconds"}
+        names = {
+            "device_id": "deviceId", "request_id": "requestId", "retry_in": "retryInSeconds",
+            "secure": "secureChannel", "gateway_key": "gatewayKeyFingerprint",
+        }  # fmt: skip
         fields = attrs.asdict(self)
         wire = {names.get(name, name): value for name, value in fields.items() if value is not None}
         if self.retry_in is not None:

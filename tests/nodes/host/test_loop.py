@@ -297,7 +297,7 @@ async def test_a_fault_of_ours_costs_one_connection_and_not_the_node(
 
 
 async def test_a_full_disk_does_not_end_a_connection(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object) -> None:
+    def full(*args: object, **more: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(keeping, "keep", full)
