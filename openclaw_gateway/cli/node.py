@@ -115,6 +115,7 @@ async def _prepare(
 
     from openclaw_gateway.nodes.host.commands import make_handlers
     from openclaw_gateway.nodes.host.destination import choose_destination
+    from openclaw_gateway.nodes.host.finding import find_destination
     from openclaw_gateway.nodes.host.loop import NodeSetup
     from openclaw_gateway.nodes.host.setupcode import fetch_join_link, is_join_link, read_setup_code
 
@@ -122,7 +123,7 @@ async def _prepare(
     if code is not None:
         setup = await fetch_join_link(code) if is_join_link(code) else read_setup_code(code)
         asked = attrs.evolve(asked, setup=setup)
-    where = choose_destination(asked, os.environ, kept)
+    where = await find_destination(asked, os.environ, kept) or choose_destination(asked, os.environ, kept)
     return NodeSetup(
         url=where.url,
         identity=kept.identity(),
@@ -133,6 +134,7 @@ async def _prepare(
         tls_fingerprint=where.tls_fingerprint,
         instance_id=node_id,
         allow_insecure=where.allow_insecure,
+        device_token=where.device_token,
     )
 
 

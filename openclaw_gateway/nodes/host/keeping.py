@@ -33,6 +33,7 @@ class _Row(msgspec.Struct):
     deviceToken: str  # noqa: N815  as in the file
     usedAtMs: int  # noqa: N815
     tlsFingerprint: str | None = None  # noqa: N815
+    gatewayId: str | None = None  # noqa: N815
 
 
 class _File(msgspec.Struct):
@@ -42,9 +43,12 @@ class _File(msgspec.Struct):
 
 @attrs.frozen
 class KnownGateway:
+    """``gateway_id``: the device id of its identity, as it said itself over a connection that let us in."""
+
     url: str
     device_token: str = attrs.field(repr=False)
     tls_fingerprint: str | None = None
+    gateway_id: str | None = None
 
 
 class Keeping:
@@ -64,6 +68,10 @@ class Keeping:
     def gateway(self, url: str) -> KnownGateway | None:
         return next((_known(row) for row in self._read().gateways if row.url == url), None)
 
+    def gateways(self) -> list[KnownGateway]:
+        """All that let us in, the latest first."""
+        return [_known(row) for row in sorted(self._read().gateways, key=lambda row: -row.usedAtMs)]
+
     def latest(self) -> KnownGateway | None:
         """The gateway that let us in last."""
         rows = self._read().gateways
@@ -72,12 +80,23 @@ class Keeping:
     def keep(self, url: str, device_token: str, tls_fingerprint: str | None) -> None:
         """Remember that ``url`` let us in with ``device_token`` from now on. Durable when it returns."""
         kept = self._read()
+        known = next((row for row in kept.gateways if row.url == url), None)
         others = [row for row in kept.gateways if row.url != url]
         others.sort(key=lambda row: row.usedAtMs, reverse=True)
-        row = _Row(url, device_token, round(time.time() * 1000), tls_fingerprint)
+        gateway_id = known.gatewayId if known is not None else None
+        row = _Row(url, device_token, round(time.time() * 1000), tls_fingerprint, gateway_id)
         kept.gateways = [row, *others[: MAX_GATEWAYS - 1]]
         ensure_private_dir(self.directory)
         write_private_file(self._path, msgspec.json.encode(kept))
+
+    def keep_identity(self, url: str, gateway_id: str) -> None:
+        """Remember who the gateway at ``url`` is, where it is one that let us in. The first answer stays: another
+        identity at that URL later is for a person to look at, not for us to take over."""
+        kept = self._read()
+        for row in kept.gateways:
+            if row.url == url and row.gatewayId is None:
+                row.gatewayId = gateway_id
+                write_private_file(self._path, msgspec.json.encode(kept))
 
     @property
     def _path(self) -> Path:
@@ -95,4 +114,4 @@ class Keeping:
 
 
 def _known(row: _Row) -> KnownGateway:
-    return KnownGateway(row.url, row.deviceToken, row.tlsFingerprint)
+    return KnownGateway(row.url, row.deviceToken, row.tlsFingerprint, row.gatewayId)
