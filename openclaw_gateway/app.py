@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -30,6 +31,8 @@ from openclaw_gateway.config.load import LoadedConfig
 from openclaw_gateway.config.schema import GatewayConfig
 from openclaw_gateway.config.secrets import ResolvedAuth, resolve_auth
 from openclaw_gateway.config.watch import ConfigChange, overridden_edits, watch_config
+from openclaw_gateway.discovery.service import DiscoveryService, Facts
+from openclaw_gateway.discovery.widearea import WideAreaService
 from openclaw_gateway.errors import flat_errors
 from openclaw_gateway.events.bus import EventBus, Listener
 from openclaw_gateway.events.presence import Presence
@@ -208,6 +211,14 @@ class Gateway:
         people.publish = self._book_event
         self.senders = SenderGate(people, config.channels, clock=now_ms)
         self._dispatcher = dispatcher
+        self.tls_fingerprint: Callable[[], str | None] = lambda: None  # SHA-256 of the certificate that is served
+        self.discovery = DiscoveryService(self._discovery_facts, config.state_dir)
+        self.wide_area = WideAreaService(
+            lambda: self.config.discovery.wide_area,
+            self._discovery_facts,
+            self.discovery.announcement,
+            config.state_dir,
+        )
         book.on_cut = self._cut
         self._issued, self._keys = issued, keys
         issued.on_reuse = self._refresh_token_reused
@@ -300,6 +311,8 @@ class Gateway:
             _tell_forced(config, auth)
         if moved:
             self.on_listening()
+        self.discovery.nudge()
+        self.wide_area.nudge()
 
     # --- moments
 
@@ -364,6 +377,7 @@ class Gateway:
             applied_hash=self._applied_hash,
             identity=self._identity,
             on_health=self._health_changed,
+            discovery=lambda: {**self.discovery.view(), "wideArea": self.wide_area.view()},
         )
         logs.register(self.rpc, path=log_path(config.logging, config.state_dir))
         nodes.register(self.rpc, self.nodes, audit=self.audit)
@@ -387,6 +401,29 @@ class Gateway:
         setup.register(self.rpc, codes=self._setup_codes, situation=self._setup_situation, audit=self.audit)
         token_methods.register(self.rpc, issued=self._issued, keys=self._keys, audit=self.audit)
         self.rpc.declare("agent.send", scope="operator.write")
+
+    def _discovery_facts(self) -> Facts:
+        config, tls_sha256 = self.config, self.tls_fingerprint()
+        addresses = self._listening.addresses if self._listening is not None else []
+        capabilities = ["gateway"]
+        agent = self.rpc.get("agent.send")
+        if agent is not None and not agent.placeholder:
+            capabilities.append("agent")
+        if any(channel.enabled for channel in config.channels.values()):
+            capabilities.append("channels")
+        return Facts(
+            mode=config.discovery.mdns.mode,
+            listening=tuple(host for host, _ in addresses),
+            port=self.port,
+            version=__version__,
+            auth=self.auth.type,
+            capabilities=tuple(capabilities),
+            tls=tls_sha256 is not None,
+            tls_sha256=tls_sha256,
+            display_name=self.host,
+            ssh_port=22,
+            cli_path=shutil.which("openclaw") if config.discovery.mdns.mode == "full" else None,
+        )
 
     def _setup_situation(self) -> setup.SetupSituation:
         addresses = self._listening.addresses if self._listening is not None else []
@@ -529,8 +566,12 @@ class Gateway:
                     ("api-keys", self._keys.supervise_upkeep),
                     ("tokens", self._issued.supervise_upkeep),
                     ("senders", self.senders.book.supervise_upkeep),
+                    ("wide-area", self.wide_area.serve),
                 ):
                     nursery.start_soon(supervise, name, task, partial(self.health.set, name))
+                nursery.start_soon(
+                    supervise, "discovery", partial(self.discovery.serve, self.wait_stopped), self.discovery.tell
+                )
                 nursery.start_soon(watch_accepts, self._probe_address)
                 if self.loaded is not None:
                     nursery.start_soon(supervise, "config", self._watch_config, partial(self.health.set, "config"))

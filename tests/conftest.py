@@ -40,6 +40,7 @@ class DeadlineExceeded(BaseException):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault("OPENCLAW_DISABLE_BONJOUR", "1")  # gateways under test are not announced on this host's LAN
     config.addinivalue_line("markers", "deadline(seconds): this test's deadline instead of 30 s")
     config.addinivalue_line("markers", "expect_error_log(*texts): ERROR records that this test provokes")
 

@@ -9,7 +9,20 @@ import attrs
 import pytest
 
 from openclaw_gateway import GatewayConfig, app
+from openclaw_gateway.client import discovery
 from openclaw_gateway.config.settings import settings
+from openclaw_gateway.discovery import (
+    browser,
+    found,
+    known,
+    lans,
+    mdnsthread,
+    probe,
+    records,
+    responder,
+    signer,
+    unicast,
+)
 from openclaw_gateway.events import presence
 from openclaw_gateway.nodes import broker, hub, queue, reports, rows
 from openclaw_gateway.protocol import jsonrpc, noisechannel, noisegreeting
@@ -94,6 +107,27 @@ BOUNDS = {
     "work that waits for one node": queue.MAX_PER_NODE,
     "work that waits for all nodes": queue.MAX_TOTAL,
     "life of waiting work": queue.MAX_TTL_MS,
+    "networks that are announced on": lans.MAX_LANS,
+    "addresses announced on a network": lans.MAX_ADDRESSES,
+    "what is said (TXT)": records.MAX_TXT_BYTES,
+    "renames in an hour": responder.MAX_RENAMES,
+    "tries to announce in a row": 1 + len(responder.RETRY_SECONDS),
+    "time between two looks whether we are seen": responder.LOOK_SECONDS,
+    "time for the goodbye of a stop": mdnsthread.CLOSE_SECONDS,
+    "time for the child that signs": signer.SIGN_SECONDS,
+    "announcements that are kept": found.MAX_INSTANCES,
+    "addresses of a found gateway": found.MAX_ADDRESSES,
+    "names on a network": browser.MAX_NAMES,
+    "names that wait to be read": browser.MAX_PENDING,
+    "names that are asked for": browser.MAX_RESOLVING,
+    "time to ask for a name": browser.ASK_SECONDS,
+    "looks whether a gateway answers, at once": discovery.PROBES_AT_ONCE,
+    "time for a look": probe.PROBE_SECONDS,
+    "answer to a look": probe.MAX_BODY,
+    "time between two looks at an address": discovery.PROBE_AGAIN_SECONDS,
+    "instances of a type in a DNS domain": unicast.MAX_NAMES,
+    "a DNS question": unicast.QUESTION_SECONDS,
+    "known gateways that one is compared with": known.MAX_KNOWN,
     "drain of all connections": app.DRAIN_SECONDS,
     "the whole stop": app.STOP_SECONDS,
 }

@@ -36,6 +36,7 @@ _MIN_PREFIX = 6
         "rotate": (f"{_HERE}:rotate", "Give a device a new token, and narrower scopes if you like."),
         "revoke": (f"{_HERE}:revoke", "Take a device its token in one role."),
         "clear": (f"{_HERE}:clear", "Forget all paired devices."),
+        "discover": ("openclaw_gateway.cli.discover:discover", "Find the gateways around."),
         "join-code": ("openclaw_gateway.cli.joincode:join_code", "Make a join URL for a node."),
     },
 )

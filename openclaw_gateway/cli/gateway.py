@@ -22,6 +22,7 @@ _HERE = "openclaw_gateway.cli"
         "status": (f"{_HERE}.status:status", "How the gateway is doing, row by row."),
         "health": (f"{_HERE}.call:health", "Ask the running gateway for its health."),
         "probe": (f"{_HERE}.probe:probe", "Is it reachable, does it let us in, can it be read?"),
+        "discover": (f"{_HERE}.discover:gateway_discover", "Find the gateways around."),
         "explain": (f"{_HERE}.explain:explain", "Why somebody is let in or not, and what changes it."),
         "auth-token": (f"{_HERE}.authtoken:auth_token", "Which token clients present, and where it is kept."),
         "call": (f"{_HERE}.call:call", "Call a method."),

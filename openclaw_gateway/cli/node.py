@@ -134,6 +134,7 @@ async def _prepare(
 
     from openclaw_gateway.nodes.host.commands import make_handlers
     from openclaw_gateway.nodes.host.destination import choose_destination
+    from openclaw_gateway.nodes.host.finding import find_destination
     from openclaw_gateway.nodes.host.loop import NodeSetup
     from openclaw_gateway.nodes.host.seals import open_seals
     from openclaw_gateway.nodes.host.setupcode import fetch_join_link, is_join_link, read_setup_code
@@ -142,7 +143,7 @@ async def _prepare(
     if code is not None:
         setup = await fetch_join_link(code) if is_join_link(code) else read_setup_code(code)
         asked = attrs.evolve(asked, setup=setup)
-    where = choose_destination(asked, os.environ, kept)
+    where = await find_destination(asked, os.environ, kept) or choose_destination(asked, os.environ, kept)
     return NodeSetup(
         url=where.url,
         identity=kept.identity(),
@@ -155,6 +156,7 @@ async def _prepare(
         allow_insecure=where.allow_insecure,
         gateway_id=asked.setup.gateway_id if asked.setup is not None else None,
         seals=open_seals(kept),
+        device_token=where.device_token,
     )
 
 

@@ -163,6 +163,17 @@ async def _shake_hands(journey: Journey, timeout: float, mode: str, methods: tup
     else:
         journey.rows.append(Row("scope", "ok", ", ".join(hello.scopes) or "none"))
     _look_at_config(journey)
+    _look_at_discovery(journey)
+
+
+def _look_at_discovery(journey: Journey) -> None:
+    """Whether others find the gateway. Not being found is never a failure of the gateway."""
+    told = (journey.answers.get("status") or {}).get("discovery") or {}
+    state, text = told.get("state"), told.get("text")
+    if state in {None, "off"} or not isinstance(text, str):
+        return
+    well = state == "announcing" and not any(row.get("trouble") for row in told.get("interfaces") or ())
+    journey.rows.append(Row("discovery", "ok" if well else "unknown", text, None if well else "openclaw doctor"))
 
 
 def _look_at_config(journey: Journey) -> None:

@@ -16,7 +16,7 @@ from openclaw_gateway.client.address import GatewayAddress
 from openclaw_gateway.client.dial import dial_stream
 from openclaw_gateway.client.errors import ConnectFailed
 
-__all__ = ["HttpAnswer", "get"]
+__all__ = ["HttpAnswer", "exchange", "get"]
 
 MAX_BODY: Final = 1024 * 1024
 
@@ -45,7 +45,7 @@ async def get(
         raise ConnectFailed(stage="tcp", url=address.url, message=f"no connection within {timeout:g} s", retryable=True)
     try:
         with trio.move_on_at(until):
-            return await _exchange(stream, address, path)
+            return await exchange(stream, address, path)
     finally:
         await trio.aclose_forcefully(stream)
     raise ConnectFailed(
@@ -53,7 +53,10 @@ async def get(
     )
 
 
-async def _exchange(stream: trio.abc.Stream, address: GatewayAddress, path: str) -> HttpAnswer:
+async def exchange(
+    stream: trio.abc.Stream, address: GatewayAddress, path: str, *, max_body: int = MAX_BODY
+) -> HttpAnswer:
+    """GET ``path`` over an open stream; the caller sets the deadline. Raises `ConnectFailed` at stage ``http``."""
     import h11
 
     connection = h11.Connection(h11.CLIENT)
@@ -71,7 +74,7 @@ async def _exchange(stream: trio.abc.Stream, address: GatewayAddress, path: str)
                 seen = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
             elif isinstance(event, h11.Data):
                 body += event.data
-                if len(body) > MAX_BODY:
+                if len(body) > max_body:
                     raise ConnectFailed(stage="http", url=address.url, message="too large an answer for a probe")
             elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)) or event is h11.PAUSED:
                 return HttpAnswer(status, seen, bytes(body))

@@ -427,6 +427,17 @@ def _fingerprint(value: Any, path: str) -> str:
     return digits
 
 
+def _zone(value: Any, path: str) -> str:
+    from openclaw_gateway.discovery.zone import normal_domain
+
+    try:
+        return normal_domain(_text(value))
+    except ValueError as error:
+        raise BadValueError(
+            "must be a DNS domain of its own, not local", fix=f"openclaw config set {path} openclaw.internal"
+        ) from error
+
+
 DURATIONS: Final = ("gateway.auth.policy.maxAge", "gateway.auth.expiresIn")
 
 _SPECIAL: Final[Mapping[str, Callable[[Any, str], Any]]] = {
@@ -444,6 +455,7 @@ _SPECIAL: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "gateway.publicUrl": _url,
     "gateway.remote.url": _url,
     "gateway.remote.tlsFingerprint": _fingerprint,
+    "discovery.wideArea.domain": _zone,
     "channels.*.dm.allowFrom": _senders,
     **{path: _secret for path in SECRETS if path != "gateway.auth.passwordHash"},
 }

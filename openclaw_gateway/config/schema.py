@@ -21,9 +21,11 @@ __all__ = [
     "ControlUiConfig",
     "CorsConfig",
     "DirectMessageConfig",
+    "DiscoveryConfig",
     "GatewayConfig",
     "HttpConfig",
     "LoggingConfig",
+    "MdnsConfig",
     "NodeCommandsConfig",
     "NodesConfig",
     "PairingConfig",
@@ -33,6 +35,7 @@ __all__ = [
     "TailscaleConfig",
     "TransportsConfig",
     "WebSocketConfig",
+    "WideAreaConfig",
 ]
 
 AuthType = Literal["token", "password", "none", "trusted-proxy"]
@@ -172,6 +175,23 @@ class LoggingConfig(Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
+class MdnsConfig(Value):
+    mode: Literal["off", "minimal", "full"] = "minimal"  # what is said on the LAN about this gateway
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class WideAreaConfig(Value):
+    domain: str | None = None  # the DNS zone that this gateway writes and that commands ask, with its last dot
+    zone_file: Path | None = None  # default: <state_dir>/dns/openclaw.internal.db
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DiscoveryConfig(Value):
+    mdns: MdnsConfig = attrs.field(factory=MdnsConfig)
+    wide_area: WideAreaConfig = attrs.field(factory=WideAreaConfig)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class GatewayConfig(Value):
     """What `open_gateway` takes. The ``gateway`` block of openclaw.json at the top, its neighbours as fields."""
 
@@ -189,5 +209,6 @@ class GatewayConfig(Value):
     nodes: NodesConfig = attrs.field(factory=NodesConfig)
     remote: RemoteConfig = attrs.field(factory=RemoteConfig)
     channels: Mapping[str, ChannelConfig] = attrs.field(factory=dict)
+    discovery: DiscoveryConfig = attrs.field(factory=DiscoveryConfig)
     logging: LoggingConfig = attrs.field(factory=LoggingConfig)
     state_dir: Path | None = None  # None: nothing is kept on disk (embedding, tests)

@@ -66,6 +66,8 @@ CLOSED: Final[Mapping[str, Any]] = {
     "gateway.pairing.autoApprove.sharedSecret": "off",
     "gateway.transports.http.cors.enabled": False,
     "gateway.transports.http.cors.origins": (),
+    "discovery.mdns.mode": "off",
+    "discovery.wideArea.domain": None,
     "channels.*.dm.policy": "pairing",
     "channels.*.dm.allowFrom": (),
 }

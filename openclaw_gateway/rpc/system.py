@@ -86,10 +86,12 @@ def register(
     applied_hash: Callable[[], str | None],
     identity: Callable[[], dict[str, Any]],
     on_health: Callable[[], None],
+    discovery: Callable[[], dict[str, Any]],
 ) -> None:
     """Add this family. ``connections`` tells counts by role, ``applied_hash`` the SHA-256 of
     the configuration text in use (None without a file), ``identity`` the gateway's device id and key,
-    ``on_health`` is called after a health call that asked for a probe (the ``health`` event follows it).
+    ``on_health`` is called after a health call that asked for a probe (the ``health`` event follows it), ``discovery``
+    tells how this gateway is announced on the LAN.
     """
 
     def get_health(context: CallContext, params: HealthParams) -> dict[str, Any]:
@@ -121,6 +123,7 @@ def register(
             "parts": {name: trouble or "ready" for name, trouble in health.parts.items()},
             "configIssues": list(health.config_issues),
             "appliedConfigHash": applied_hash(),
+            "discovery": discovery(),
             "eventLoop": health.loop.view(),
             "processMemory": {"rssBytes": rss_bytes()},
         }
@@ -187,7 +190,7 @@ def register(
     table.method("system-event", scope="operator.admin", params=SystemEventParams)(post_system_event)
     table.method("last-heartbeat", scope=read)(get_last_heartbeat)
     table.method("set-heartbeats", scope="operator.admin", params=SetHeartbeatsParams)(set_heartbeats)
-    table.method("gateway.identity.get", scope=read)(get_identity)
+    table.method("gateway.identity.get", scope=read, also_nodes=True)(get_identity)
     table.method("diagnostics.stability", scope=read, params=StabilityParams)(get_stability)
     table.method("channels.status", scope=read, params=ChannelsStatusParams)(get_channels)
 

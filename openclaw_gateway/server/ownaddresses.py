@@ -17,11 +17,11 @@ import sys
 from pathlib import Path
 from typing import Final
 
-__all__ = ["MAX_ADDRESSES", "own_lan_addresses"]
+__all__ = ["INNER_INTERFACES", "MAX_ADDRESSES", "own_lan_addresses"]
 
 MAX_ADDRESSES: Final = 8
 _SIOCGIFADDR: Final = 0x8915
-_INNER: Final = (
+INNER_INTERFACES: Final = (
     "br-", "cali", "cni", "docker", "flannel", "lo", "lxc", "podman", "tailscale", "veth", "virbr", "vmnet",
 )  # fmt: skip
 # Documentation addresses (RFC 5737, RFC 3849): a UDP "connection" there only asks the routing table.
@@ -56,7 +56,7 @@ def _of_interfaces() -> list[str]:
     found = []
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
-            if not name.startswith(_INNER):
+            if not name.startswith(INNER_INTERFACES):
                 with contextlib.suppress(OSError):  # an interface without an IPv4 address
                     answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
                     found.append(socket.inet_ntoa(answer[20:24]))
@@ -72,6 +72,6 @@ def _ipv6_of_interfaces() -> list[str]:
     for line in lines:
         digits, *_, flags, name = line.split()
         temporary_or_unsure = int(flags, 16) & (0x01 | 0x08 | 0x20 | 0x40)  # temporary, failed, deprecated, tentative
-        if not temporary_or_unsure and not name.startswith(_INNER):
+        if not temporary_or_unsure and not name.startswith(INNER_INTERFACES):
             found.append(str(ipaddress.IPv6Address(bytes.fromhex(digits))))
     return found

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import device_token, measure, node_invoke, node_stats, official_node
+from . import device_token, discovery, finding, measure, node_invoke, node_stats, official_node
 from .load import LoadError, request_frame
 from .report import Row, failed, markdown, table
 from .servers import TOKEN, Official, Server, openclaw, ours, program
 
 GROUPS = (
-    "start", "memory", "connect", "throughput", "invoke", "official-node", "echo", "idle", "connections", "node-stats",
-    "fanout", "reference",
+    "start", "memory", "discovery", "connect", "throughput", "invoke", "official-node", "echo", "idle", "connections",
+    "node-stats", "fanout", "reference",
 )  # fmt: skip
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
@@ -241,6 +241,11 @@ def main() -> int:
         rows = [_start(official, options.quick)] if "start" in only else []
         if only & {"memory", "connect", "throughput", "invoke", "official-node", "idle"}:
             rows += _both(official, only, options.quick)
+        if "discovery" in only:
+            _say("announcing on the LAN, and not")
+            rows += discovery.rows(3 if options.quick else 7)
+            _say("devices discover")
+            rows += finding.rows(3 if options.quick else 9)
         if "echo" in only:
             rows += _echo(official, options.quick)
         rows += _rest(official, only, options.quick)

@@ -35,6 +35,7 @@ class Program:
     @property
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENCLAW_", "NOTIFY_"))}
+        kept["OPENCLAW_DISABLE_BONJOUR"] = "1"
         return {**kept, "PYTHONPATH": str(ROOT), "OPENCLAW_STATE_DIR": str(self.state), **self.env}
 
     @property

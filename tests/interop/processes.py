@@ -178,6 +178,10 @@ class Official:
             "PATH": f"{self.node.parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
 
+    def environment(self, name: str, config: Mapping[str, Any]) -> dict[str, str]:
+        """For running `command` elsewhere (a namespace), in a home of that name; to be added to the caller's."""
+        return self._extra(name, config)
+
     def cli(
         self,
         *arguments: str,

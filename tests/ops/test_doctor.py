@@ -46,7 +46,8 @@ def test_a_fresh_host_has_nothing_to_mend(env: dict[str, str]) -> None:
     assert [finding for finding in findings if finding.state == "fail"] == []
     checks = {finding.check for finding in findings}
     assert checks == {
-        "config", "state", "store", "instance", "secret", "network", "log", "audit", "clock", "versions",
+        "config", "state", "store", "instance", "secret", "network", "discovery", "log", "audit", "clock",
+        "versions",
     }  # fmt: skip
     assert sorted(state(env).rglob("*")) == before  # looking changes nothing
 

@@ -1,11 +1,13 @@
 """Which gateway a node dials, and with which secret.
 
 Owns the order of the sources. It must not dial (a join link is fetched by its caller). Invariants: the secrets of
-this host's own gateway go to loopback only; a kept device token goes to the URL it came from (`keeping`).
+this host's own gateway go to loopback only; a kept device token goes to the URL it came from (`keeping`), or to the
+certificate of the gateway that it came from (`finding`).
 
 Address: ``--url`` > ``--host``/``--port`` > ``--pair`` > ``OPENCLAW_GATEWAY_URL`` > the gateway that let us in last >
-this host's own gateway. Secret: ``--pair``, ``--token``, else ``OPENCLAW_GATEWAY_TOKEN`` /
-``OPENCLAW_GATEWAY_PASSWORD``, which official nodes use for any address, else for loopback what the gateway here uses.
+this host's own gateway; `finding` looks around before the last two. Secret: ``--pair``, ``--token``, else
+``OPENCLAW_GATEWAY_TOKEN`` / ``OPENCLAW_GATEWAY_PASSWORD``, which official nodes use for any address, else for loopback
+what the gateway here uses.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from openclaw_gateway.nodes.host.errors import NodeError
 from openclaw_gateway.nodes.host.keeping import Keeping
 from openclaw_gateway.nodes.host.setupcode import SetupCode
 
-__all__ = ["DEFAULT_PORT", "Asked", "Destination", "choose_destination"]
+__all__ = ["DEFAULT_PORT", "Asked", "Destination", "choose_destination", "secret_for"]
 
 DEFAULT_PORT = 18789
 
@@ -43,13 +45,16 @@ class Asked:
 
 @attrs.frozen(kw_only=True)
 class Destination:
-    """``source`` says where the address came from and may be shown."""
+    """``source`` says where the address came from and may be shown. ``device_token``: one that was issued at another
+    address of the same gateway, proved to be the same by ``tls_fingerprint``.
+    """
 
     url: str
     source: str
     secret: Credentials
     tls_fingerprint: str | None
     allow_insecure: bool = False
+    device_token: str | None = attrs.field(default=None, repr=False)
 
 
 def choose_destination(asked: Asked, env: Mapping[str, str], keeping: Keeping) -> Destination:
@@ -110,6 +115,11 @@ def _own(asked: Asked, env: Mapping[str, str], port: int | None = None) -> Targe
     """This host's own gateway and the secret that it uses itself."""
     plain = {name: value for name, value in env.items() if name != URL_VARIABLE}
     return resolve_target(env=plain, port=port if port is not None else asked.port)
+
+
+def secret_for(asked: Asked, env: Mapping[str, str]) -> Credentials:
+    """What was named by hand or by the environment, for a gateway that is not this host's own."""
+    return _secret(asked, env, None)
 
 
 def _secret(asked: Asked, env: Mapping[str, str], own: Target | None) -> Credentials:

@@ -54,10 +54,13 @@ class SecurePin:
 
 @attrs.frozen
 class KnownGateway:
+    """``gateway_id``: the device id of its identity, as it said itself over a connection that let us in."""
+
     url: str
     device_token: str = attrs.field(repr=False)
     tls_fingerprint: str | None = None
     secure: SecurePin | None = None  # from the first end-to-end encrypted connection on, nothing else is accepted
+    gateway_id: str | None = None
 
 
 class Keeping:
@@ -81,6 +84,10 @@ class Keeping:
     def gateway(self, url: str) -> KnownGateway | None:
         return next((_known(row) for row in self._read().gateways if row.url == url), None)
 
+    def gateways(self) -> list[KnownGateway]:
+        """All that let us in, the latest first."""
+        return [_known(row) for row in sorted(self._read().gateways, key=lambda row: -row.usedAtMs)]
+
     def latest(self) -> KnownGateway | None:
         """The gateway that let us in last."""
         rows = self._read().gateways
@@ -92,11 +99,12 @@ class Keeping:
         """Remember that ``url`` let us in with ``device_token`` from now on, and with which end-to-end key (None: as
         before). Durable when it returns."""
         kept = self._read()
-        before = next((_known(row).secure for row in kept.gateways if row.url == url), None)
+        known = next((row for row in kept.gateways if row.url == url), None)
         others = [row for row in kept.gateways if row.url != url]
         others.sort(key=lambda row: row.usedAtMs, reverse=True)
-        pin = secure or before
-        row = _Row(url, device_token, round(time.time() * 1000), tls_fingerprint)
+        pin = secure or (_known(known).secure if known is not None else None)
+        gateway_id = known.gatewayId if known is not None else None
+        row = _Row(url, device_token, round(time.time() * 1000), tls_fingerprint, gateway_id)
         if pin is not None:
             row.gatewayId, row.gatewayKey = pin.device_id, pin.key
         kept.gateways = [row, *others[: MAX_GATEWAYS - 1]]
@@ -118,6 +126,15 @@ class Keeping:
         rows = sorted(self._read().gateways, key=lambda row: row.usedAtMs, reverse=True)
         return tuple(row.url for row in rows)
 
+    def keep_identity(self, url: str, gateway_id: str) -> None:
+        """Remember who the gateway at ``url`` is, where it is one that let us in. The first answer stays: another
+        identity at that URL later is for a person to look at, not for us to take over."""
+        kept = self._read()
+        for row in kept.gateways:
+            if row.url == url and row.gatewayId is None:
+                row.gatewayId = gateway_id
+                write_private_file(self._path, msgspec.json.encode(kept))
+
     @property
     def _path(self) -> Path:
         return self.directory / "gateways.json"
@@ -135,4 +152,4 @@ class Keeping:
 
 def _known(row: _Row) -> KnownGateway:
     pin = SecurePin(row.gatewayId, row.gatewayKey) if row.gatewayId and row.gatewayKey else None
-    return KnownGateway(row.url, row.deviceToken, row.tlsFingerprint, pin)
+    return KnownGateway(row.url, row.deviceToken, row.tlsFingerprint, pin, row.gatewayId)

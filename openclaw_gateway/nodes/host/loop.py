@@ -10,6 +10,7 @@ end-to-end key, only to who proves it again; nothing invoked outlives its connec
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal
@@ -38,6 +39,8 @@ __all__ = ["HEALTHY_SECONDS", "NodeSetup", "approval_link", "run_node"]
 HEALTHY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 2.0
 _REMOVED: Final = 4001
+_IDENTITY_SECONDS: Final = 15.0
+_DEVICE_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 log = get_logger("node")
 _chance = random.SystemRandom().random
@@ -59,6 +62,7 @@ class NodeSetup:
     secure_channel: Literal["off", "on", "required"] = "on"
     gateway_id: str | None = None  # the gateway's device id, where it was told beforehand
     seals: Seals | None = attrs.field(default=None, repr=False)
+    device_token: str | None = attrs.field(default=None, repr=False)  # from another address of this gateway
 
 
 def approval_link(url: str, request_id: str) -> str:
@@ -73,7 +77,8 @@ class _Proofs:
     def __init__(self, setup: NodeSetup) -> None:
         known = setup.keeping.gateway(setup.url)
         secret = setup.secret
-        device = Credentials(device_token=known.device_token) if known is not None and known.device_token else None
+        token = known.device_token if known is not None else setup.device_token
+        device = Credentials(device_token=token) if token else None
         bootstrap = Credentials(bootstrap_token=secret.bootstrap_token) if secret.bootstrap_token else None
         shared = Credentials(token=secret.token, password=secret.password)
         offered = [bootstrap, device, shared if shared.to_wire() else None]
@@ -144,9 +149,13 @@ class _Life:
             self._change("connected", secure=client.secure, gateway_key=self._shown_pin() if client.secure else None)
             log.info("node connected", url=setup.url, auth=client.hello.method, secure=client.secure)
             node_id = setup.identity.device_id
-            why = await serve_connection(
-                client, setup.handlers, node_id, stop=self._stop, surface=self._surface, seals=setup.seals
-            )
+            with flat_errors():
+                async with trio.open_nursery() as beside:
+                    beside.start_soon(self._learn_identity, client)
+                    why = await serve_connection(
+                        client, setup.handlers, node_id, stop=self._stop, surface=self._surface, seals=setup.seals
+                    )
+                    beside.cancel_scope.cancel()
         if why is None:
             return 0.0
         if trio.current_time() - began >= HEALTHY_SECONDS:
@@ -179,6 +188,16 @@ class _Life:
         return SecureChannelWish(
             key=self._key, mode=setup.secure_channel, known=known, expected_id=setup.gateway_id, met=self._met
         )
+
+    async def _learn_identity(self, client: GatewayClient) -> None:
+        """Keep who the gateway is that let us in, to know it again when its address changes."""
+        try:
+            answer = await client.call("gateway.identity.get", timeout=_IDENTITY_SECONDS)
+            said = answer.get("deviceId") if isinstance(answer, dict) else None
+            if isinstance(said, str) and _DEVICE_ID.fullmatch(said):
+                self._setup.keeping.keep_identity(self._setup.url, said)
+        except (OSError, GatewayError) as error:
+            log.debug("gateway identity not learned", error=str(error))
 
     def _open(self) -> AbstractAsyncContextManager[GatewayClient]:
         setup = self._setup
