@@ -35,6 +35,8 @@ _HERE = "openclaw_gateway.cli"
         "qr": (f"{_HERE}.qr:qr", "Make a setup code that pairs a phone or a node."),
         "nodes": (f"{_HERE}.nodes:nodes", "Nodes and what they can do."),
         "node": (f"{_HERE}.node:node", "Lend this machine to a gateway, within limits set here."),
+        "remote": (f"{_HERE}.remote:remote", "Which way of remote access fits."),
+        "tunnel": (f"{_HERE}.tunnel:tunnel", "SSH tunnels that stay up: open, list, close."),
         "completion": (f"{_HERE}.completion:completion", "Print the completion script of a shell."),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

@@ -131,8 +131,10 @@ async def _prepare(
         display_name=display_name or os.uname().nodename,
         secret=where.secret,
         tls_fingerprint=where.tls_fingerprint,
+        client_certificate=where.client_certificate,
         instance_id=node_id,
         allow_insecure=where.allow_insecure,
+        route=where.route,
     )
 
 

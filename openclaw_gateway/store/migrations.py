@@ -234,6 +234,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX node_pending_by_node ON node_pending_items (node_id, rank, created_at_ms)",
     ),
+    (
+        """CREATE TABLE client_certificates (
+            fingerprint TEXT PRIMARY KEY,
+            device_id TEXT NOT NULL REFERENCES devices (device_id) ON DELETE CASCADE,
+            serial TEXT NOT NULL,
+            issued_at_ms INTEGER NOT NULL,
+            not_after_ms INTEGER NOT NULL,
+            issued_by TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX client_certificates_by_device ON client_certificates (device_id, issued_at_ms)",
+    ),
 )
 
 

@@ -31,7 +31,7 @@ SHAPES: dict[str, tuple[str, str]] = {
             "degradedPlugins tasks taskAudit sessions modelRuntime eventLoop processMemory workerPools pid "
             "shutdownBudget"
         ),
-        "uptimeMs connections parts configIssues appliedConfigHash",
+        "uptimeMs connections parts configIssues appliedConfigHash tls tailscale tunnels",
     ),
     "channels.status": (
         (

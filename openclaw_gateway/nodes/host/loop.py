@@ -9,14 +9,16 @@ gateway counts no guesses; a proof goes only to the address it belongs to; nothi
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 import attrs
 import trio
 
-from openclaw_gateway.client import ConnectFailed, Credentials, DeviceIdentity, GatewayClient, open_client
+from openclaw_gateway.client import ClientClosed, ConnectFailed, Credentials, DeviceIdentity, GatewayClient, open_client
+from openclaw_gateway.client.resolve import Target
+from openclaw_gateway.client.tls import ClientCertificate
 from openclaw_gateway.errors import GatewayError, flat_errors
 from openclaw_gateway.nodes.host.commands import CAPS
 from openclaw_gateway.nodes.host.errors import NodeRefused
@@ -50,8 +52,10 @@ class NodeSetup:
     display_name: str
     secret: Credentials = attrs.field(factory=Credentials)
     tls_fingerprint: str | None = None
+    client_certificate: ClientCertificate | None = None
     instance_id: str | None = None
     allow_insecure: bool = False
+    route: Target | None = None  # where the way is chosen anew for each connection; ``url`` then only names it
 
 
 def approval_link(url: str, request_id: str) -> str:
@@ -108,6 +112,8 @@ class _Life:
                 wait = await self._connect_once()
             except ConnectFailed as error:
                 wait = self._after_refusal(error)
+            except ClientClosed as error:
+                wait = self._retry(str(error), None)  # the route died under the connection: the next one is tried
             except Exception as exc:
                 # The crash barrier of a connection: no outside event ends the node (design rule 5).
                 log.exception("node connection failed", exc=exc, url=self._setup.url)
@@ -150,10 +156,25 @@ class _Life:
             log.warning("device token not kept", error=str(error))
         self._token = token
 
-    def _open(self) -> AbstractAsyncContextManager[GatewayClient]:
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[GatewayClient]:
+        setup = self._setup
+        if setup.route is None:
+            async with self._dial(setup.url, setup.tls_fingerprint) as client:
+                yield client
+            return
+        from openclaw_gateway.client.route_dial import open_route
+
+        async with (
+            open_route(setup.route, pulse=True) as reached,
+            self._dial(reached.url, reached.tls_fingerprint) as client,
+        ):
+            yield client
+
+    def _dial(self, url: str, tls_fingerprint: str | None) -> AbstractAsyncContextManager[GatewayClient]:
         setup = self._setup
         return open_client(
-            setup.url,
+            url,
             auth=self._proofs.current,
             identity=setup.identity,
             role="node",
@@ -164,7 +185,8 @@ class _Life:
             instance_id=setup.instance_id,
             caps=CAPS,
             commands=tuple(setup.handlers),
-            tls_fingerprint=setup.tls_fingerprint,
+            tls_fingerprint=tls_fingerprint,
+            client_certificate=setup.client_certificate,
             allow_insecure=setup.allow_insecure,
         )
 
@@ -192,7 +214,7 @@ class _Life:
             reason=error.message,
             fix=f"openclaw devices approve {request_id}" if request_id else "openclaw devices list",
             request_id=request_id,
-            link=approval_link(self._setup.url, request_id) if request_id else None,
+            link=approval_link(self._setup.url, request_id) if request_id and self._setup.route is None else None,
             retry_in=delay,
             failures=self._failures,
         )
