@@ -120,7 +120,8 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "gateway.remote.routes.*.sshTarget": "user@host or user@host:port, with transport ssh.",
     "gateway.remote.routes.*.sshIdentity": "The private key file that ssh uses, an absolute path.",
     "gateway.remote.routes.*.sshKnownHosts": "The file of known host keys, an absolute path; unset: ssh's own.",
-    "gateway.remote.routes.*.sshHostKeyPolicy": "strict: known keys alone. openssh: as the user's own ssh configuration says.",
+    "gateway.remote.routes.*.sshHostKeyPolicy": "strict: known keys alone. openssh: as the user's own ssh "
+    "configuration says.",
     "gateway.tunnels.*.name": "What the tunnel is called in status and in openclaw tunnel list.",
     "gateway.tunnels.*.host": "The ssh host.",
     "gateway.tunnels.*.direction": "remote publishes a port on the ssh host (-R), local brings one here (-L).",
