@@ -14,20 +14,19 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 import trio
 
 from openclaw_gateway._version import __version__
 from openclaw_gateway.config.issues import ConfigError, ConfigIssue
 from openclaw_gateway.config.lastgood import remember_good
 from openclaw_gateway.config.load import LoadedConfig
+from openclaw_gateway.config.paths import pending_path
 from openclaw_gateway.config.schema import GatewayConfig
 from openclaw_gateway.config.secrets import ResolvedAuth, resolve_auth
 from openclaw_gateway.config.watch import ConfigChange, overridden_edits, watch_config
@@ -46,6 +45,7 @@ from openclaw_gateway.ops.loop import LoopMonitor
 from openclaw_gateway.ops.stability import StabilityLog
 from openclaw_gateway.ops.supervision import supervise
 from openclaw_gateway.pairing.apikeys import ApiKeys, open_api_keys
+from openclaw_gateway.pairing.clientcerts import IssuedCertificates, open_issued_certificates
 from openclaw_gateway.pairing.devices import DeviceBook, open_device_book
 from openclaw_gateway.pairing.identity import load_gateway_identity
 from openclaw_gateway.pairing.issued import IssuedTokens, open_issued_tokens
@@ -58,36 +58,39 @@ from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.protocol.hello import HelloSnapshot
 from openclaw_gateway.protocol.keystatement import fingerprint
 from openclaw_gateway.rpc import audit as activity
+from openclaw_gateway.rpc import certificates as certificate_methods
 from openclaw_gateway.rpc import configuration, explain, logs, nodes, nodeside, pairing, senders, setup, system
 from openclaw_gateway.rpc import tokens as token_methods
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import MethodTable
 from openclaw_gateway.server import rules
-from openclaw_gateway.server.addresses import (
-    BindFailed,
-    bind_addresses,
-    in_container,
-    open_listening_sockets,
-    own_tailnet_address,
-)
+from openclaw_gateway.server.addresses import BindFailed, in_container
+from openclaw_gateway.server.configured import ConfiguredListeners
 from openclaw_gateway.server.connection import ConnectionServer
 from openclaw_gateway.server.core import ServerCore
-from openclaw_gateway.server.gatekeeper import Gatekeeper
+from openclaw_gateway.server.gatekeeper import Gatekeeper, GatekeeperRules
 from openclaw_gateway.server.heartbeat import Heartbeat
 from openclaw_gateway.server.http import HttpApp
 from openclaw_gateway.server.joins import add_joins
-from openclaw_gateway.server.listener import serve_accepts, watch_accepts
+from openclaw_gateway.server.listener import Probed, watch_accepts
+from openclaw_gateway.server.listening import MAIN, ListenerPlan, Listening
 from openclaw_gateway.server.ownaddresses import own_lan_addresses
 from openclaw_gateway.server.ownerdoor import serve_owner_door
+from openclaw_gateway.server.plans import listener_auth
 from openclaw_gateway.server.probes import add_probes
 from openclaw_gateway.server.recording import record_configuration, record_expired, record_start
 from openclaw_gateway.server.refresh import add_refresh
 from openclaw_gateway.server.registry import SessionRegistry, Strangers
 from openclaw_gateway.server.secure import SecureDoor
 from openclaw_gateway.server.session import Session
+from openclaw_gateway.server.tailnet import Tailnet
 from openclaw_gateway.server.upgrade import HttpServer
 from openclaw_gateway.server.wire import StreamWire
 from openclaw_gateway.store import open_store
+
+if TYPE_CHECKING:
+    from openclaw_gateway.server.probation import Probation
+    from openclaw_gateway.tunnels.service import TunnelService
 
 __all__ = ["Gateway", "open_gateway", "serve_gateway"]
 
@@ -113,22 +116,6 @@ EVENTS: Final = (
 log = get_logger("gateway")
 
 
-@attrs.define(eq=False)
-class _Listening:
-    """The open listeners of one bind; replaced as a whole when port or bind change."""
-
-    sockets: list[socket.socket]
-
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        return [sock.getsockname()[:2] for sock in self.sockets]
-
-    def close(self) -> None:
-        for sock in self.sockets:
-            trio.lowlevel.notify_closing(sock)
-            sock.close()
-
-
 class Gateway:
     """A running gateway: what `open_gateway` yields. Belongs to the Trio run that opened it."""
 
@@ -148,6 +135,7 @@ class Gateway:
         overrides: Mapping[str, Any] | None,
         listen: bool,
         setup_codes: SetupCodes,
+        certificates: IssuedCertificates,
     ) -> None:
         self.config = config
         self.audit = audit
@@ -164,6 +152,10 @@ class Gateway:
         hub.attach(self.events, _may_learn_of)
         hub.configure(config.nodes)
         self.loop = LoopMonitor()
+        self._tunnels: TunnelService | None = None
+        self._tunnels_wanted = trio.Event()
+        if config.tunnels:
+            self._tunnels_wanted.set()
         self.health = Health(self.loop, __version__, on_change=self._health_changed)
         self.stability = StabilityLog()
         self.host = platform.node() or "localhost"
@@ -171,10 +163,10 @@ class Gateway:
             system.host_facts(__version__, self.host), now_ms=now_ms, on_change=self._presence_changed
         )
         websocket = config.transports.websocket
-        tailnet = own_tailnet_address()
-        self._tailnet = frozenset({tailnet} if tailnet else ())
+        self.tailnet = Tailnet(lambda: self.listening, self._tailnet_changed)
+        self._listener_auth = self._auth_of_listeners(config, auth, loaded)
         self.gatekeeper = Gatekeeper(
-            rules.gatekeeper_rules(config, auth, own_tailnet=self._tailnet),
+            self._gatekeeper_rules(),
             book=book,
             tokens=book.tokens,
             issued=issued,
@@ -211,7 +203,6 @@ class Gateway:
         people.publish = self._book_event
         self.senders = SenderGate(people, config.channels, clock=now_ms)
         self._dispatcher = dispatcher
-        self.tls_fingerprint: Callable[[], str | None] = lambda: None  # SHA-256 of the certificate that is served
         self.discovery = DiscoveryService(self._discovery_facts, config.state_dir)
         self.wide_area = WideAreaService(
             lambda: self.config.discovery.wide_area,
@@ -221,18 +212,32 @@ class Gateway:
         )
         book.on_cut = self._cut
         self._issued, self._keys = issued, keys
+        self._certificates = certificates
+        certificates.on_cut = self._certificates_ended
         issued.on_reuse = self._refresh_token_reused
         keys.on_revoked = self._api_key_revoked
-        self._listening: _Listening | None = None
+        self.listening = Listening(self._server.serve, audit=audit, cut=self._cut_listener)
+        self.configured = ConfiguredListeners(
+            self.listening, self.health, clients=certificates, tailnet=lambda: self.tailnet.addresses
+        )
         self.on_listening: Callable[[], None] = lambda: None  # called after a reload moved the listeners
         self._connections: trio.Nursery | None = None
+        self._probation: Probation | None = None
+        self._probation_wanted = trio.Event()
         self._stop = trio.Event()
         self.drained = trio.Event()
         self.stop_reason = "gateway stopping"
         self._register_methods()
         add_joins(self._http, setup_codes)
         add_refresh(self._http, self.gatekeeper)
-        add_probes(self._http, self.health, started=lambda: self._connections is not None, draining=self._stop.is_set)
+        self.gatekeeper.tailnet = self.tailnet.vouch
+        add_probes(
+            self._http,
+            self.health,
+            started=lambda: self._connections is not None,
+            draining=self._stop.is_set,
+            tailscale=lambda: self.tailnet.state,
+        )
         if loaded is not None:
             self.note_issues(loaded.issues, loaded.warnings)
         if auth.forced:
@@ -242,18 +247,19 @@ class Gateway:
 
     @property
     def port(self) -> int:
-        """The TCP port that is listened on; 0 where nothing is."""
-        return self._listening.addresses[0][1] if self._listening is not None else 0
+        """The TCP port of the main listener; 0 where nothing is listened on."""
+        main = self.listening.get(MAIN)
+        return main.port if main is not None else 0
 
     @property
     def urls(self) -> list[str]:
-        """``ws://`` addresses that are listened on."""
-        if self._listening is None:
-            return []
-        return [
-            f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
-            for host, port in self._listening.addresses
-        ]
+        """``ws://`` or ``wss://`` addresses of the main listener."""
+        return self.configured.urls
+
+    @property
+    def tls_fingerprint(self) -> str | None:
+        """Hex SHA-256 of the certificate that the main listener shows; None without TLS."""
+        return self.configured.fingerprint
 
     @property
     def token(self) -> str | None:
@@ -287,13 +293,27 @@ class Gateway:
         Connections stay, except those that came in with a shared secret that is no longer the secret (V16). Raises
         `BindFailed` before anything changed where the new address cannot be listened on.
         """
-        moved = self._listen and bool(_moved(self.config, config))
-        if moved:
-            self._rebind(config)
+        auths = self._auth_of_listeners(config, auth, loaded)
+        urls = self.urls
+        if self._listen:
+            self.configured.apply(config, auths)
+        moved = urls != self.urls
         before, self.config, self.auth, self.loaded = self.auth, config, auth, loaded
-        self.gatekeeper.configure(rules.gatekeeper_rules(config, auth, own_tailnet=self._tailnet))
-        self._http.rules = rules.http_rules(config)
+        auths_before, self._listener_auth = self._listener_auth, auths
+        rules_before = self.gatekeeper.rules
+        self.gatekeeper.configure(self._gatekeeper_rules())
+        if (rules_before.vouch, rules_before.peers) != (self.gatekeeper.rules.vouch, self.gatekeeper.rules.peers):
+            self._close_vouched_sessions()
+        if rules_before.tailnet and not self.gatekeeper.rules.tailnet:
+            self._close_vouched_sessions("tailscale")
+        self._http.rules = rules.http_rules(config, served=self.tailnet.origin)
+        if self._listen:
+            self.tailnet.configure(config, self.port)
         self.senders.configure(config.channels)
+        if config.tunnels:
+            self._tunnels_wanted.set()
+        if self._tunnels is not None:
+            self._tunnels.configure(config.tunnels)
         self.senders.book.code_ttl_ms = config.pairing.sender_code_ttl_ms
         websocket = config.transports.websocket
         self._core.limits = rules.limits(config)
@@ -304,7 +324,7 @@ class Gateway:
         self.nodes.configure(config.nodes)
         self._server.websocket = websocket.enabled
         self._heartbeat.configure(**_heartbeat_seconds(config))
-        if _secrets(before) != _secrets(auth):
+        if _secrets(before) != _secrets(auth) or auths_before != auths:
             self._close_shared_secret_sessions()
             self._setup_codes.revoke_shared_nowait()
         if auth.forced and not before.forced:
@@ -313,6 +333,24 @@ class Gateway:
             self.on_listening()
         self.discovery.nudge()
         self.wide_area.nudge()
+
+    def _gatekeeper_rules(self) -> GatekeeperRules:
+        tailnet = self.tailnet
+        return rules.gatekeeper_rules(
+            self.config,
+            self.auth,
+            own_tailnet=tailnet.addresses,
+            listeners=self._listener_auth,
+            served=tailnet.origin,
+        )
+
+    def _tailnet_changed(self) -> None:
+        """This host's tailnet addresses, or what is served there, are others now (S099)."""
+        before, now = self.gatekeeper.rules, self._gatekeeper_rules()
+        if (before.admission, before.origins) != (now.admission, now.origins):
+            self.gatekeeper.configure(now)
+            self._http.rules = rules.http_rules(self.config, served=self.tailnet.origin)
+        self._health_changed()
 
     # --- moments
 
@@ -376,6 +414,10 @@ class Gateway:
             connections=self._counts,
             applied_hash=self._applied_hash,
             identity=self._identity,
+            listeners=self.listening.view,
+            tls=self.configured.tls_view,
+            tailscale=self.tailnet.view,
+            tunnels=lambda: self._tunnels.view() if self._tunnels is not None else [],
             on_health=self._health_changed,
             discovery=lambda: {**self.discovery.view(), "wideArea": self.wide_area.view()},
         )
@@ -394,17 +436,30 @@ class Gateway:
         )
         self.pairing_overview.add(node_source(self.nodes))
         configuration.register(
-            self.rpc, current=lambda: self.loaded, env=self._env, overrides=self._overrides, audit=self.audit
+            self.rpc,
+            current=lambda: self.loaded,
+            env=self._env,
+            overrides=self._overrides,
+            audit=self.audit,
+            probation=self._on_probation,
         )
         activity.register(self.rpc, audit=self.audit)
         explain.register(self.rpc, gatekeeper=self.gatekeeper, book=self._book)
         setup.register(self.rpc, codes=self._setup_codes, situation=self._setup_situation, audit=self.audit)
+        certificate_methods.register(
+            self.rpc,
+            self._certificates,
+            fingerprint=lambda: self.tls_fingerprint,
+            client_auth=lambda: self.config.tls.client_auth,
+            audit=self.audit,
+        )
         token_methods.register(self.rpc, issued=self._issued, keys=self._keys, audit=self.audit)
         self.rpc.declare("agent.send", scope="operator.write")
 
     def _discovery_facts(self) -> Facts:
-        config, tls_sha256 = self.config, self.tls_fingerprint()
-        addresses = self._listening.addresses if self._listening is not None else []
+        config, tls_sha256 = self.config, self.tls_fingerprint
+        main = self.listening.get(MAIN)
+        addresses = main.addresses if main is not None else []
         capabilities = ["gateway"]
         agent = self.rpc.get("agent.send")
         if agent is not None and not agent.placeholder:
@@ -421,22 +476,27 @@ class Gateway:
             tls=tls_sha256 is not None,
             tls_sha256=tls_sha256,
             display_name=self.host,
+            tailnet_dns=self.tailnet.dns_name,
             ssh_port=22,
             cli_path=shutil.which("openclaw") if config.discovery.mdns.mode == "full" else None,
         )
 
     def _setup_situation(self) -> setup.SetupSituation:
-        addresses = self._listening.addresses if self._listening is not None else []
+        main = self.listening.get(MAIN)
+        addresses = main.addresses if main is not None else []
         config = self.config
         return setup.SetupSituation(
             reach=Reachability(
                 listening=tuple(addresses),
                 lan=own_lan_addresses(),
-                tailnet=own_tailnet_address(),
+                tailnet=next((found for found in sorted(self.tailnet.addresses) if ":" not in found), None),
+                served_url=self.tailnet.origin,
                 public_url=config.public_url,
                 remote_url=config.remote.url,
                 container=in_container(),
+                tls=self.tls_fingerprint is not None,
             ),
+            tls_fingerprint=self.tls_fingerprint,
             ttl_ms=config.pairing.setup_code_ttl_ms,
             auth="password" if self.auth.type == "password" else "token",
             http=config.transports.http.enabled,
@@ -448,6 +508,7 @@ class Gateway:
         self._core.registry.cut_device(device_id, role, spare)
         if role is None:
             self.nodes.forget(device_id)
+            self._certificates.forget(device_id)
 
     def _api_key_revoked(self, key_id: str) -> None:
         for session in self._core.registry:
@@ -476,35 +537,31 @@ class Gateway:
             if session.grant is not None and session.grant.method in _SHARED:
                 session.scope.close(CloseCode.POLICY, "gateway credentials changed")
 
+    def _close_vouched_sessions(self, method: str = "trusted-proxy") -> None:
+        """Whoever is here on a proxy's or the tailnet's word comes in again under the rules that hold now."""
+        for session in self._core.registry:
+            if session.grant is not None and session.grant.method == method:
+                session.scope.close(CloseCode.SERVICE_RESTART, "identity rules changed")
+
     # --- listening
 
-    def _rebind(self, config: GatewayConfig) -> None:
-        hosts, before = bind_addresses(config), self._listening
-        if before is None or config.port != self.config.port:
-            self._accept(open_listening_sockets(hosts, config.port))
-            if before is not None:
-                before.close()
-            return
-        old = before.addresses
-        before.close()  # the same port on other addresses: the old sockets would be in the way
-        try:
-            self._accept(open_listening_sockets(hosts, old[0][1]))
-        except BindFailed:
-            self._accept(open_listening_sockets([host for host, _ in old], old[0][1]))
-            raise
+    def _auth_of_listeners(
+        self, config: GatewayConfig, auth: ResolvedAuth, loaded: LoadedConfig | None
+    ) -> dict[str, ResolvedAuth]:
+        overridden = loaded.overridden if loaded is not None else ()
+        return listener_auth(config, auth, config.state_dir, self._env, overridden=overridden)
 
-    def _accept(self, sockets: list[socket.socket]) -> None:
-        assert self._connections is not None
-        self._listening = _Listening(sockets)
-        for sock in sockets:
-            self._connections.start_soon(serve_accepts, sock, self._server.serve, self._connections)
-        for url in self.urls:
-            log.info("listening", url=url)
+    def _certificates_ended(self, device_id: str, reason: str) -> None:
+        """Whoever opened TLS with a certificate of that device is cut, whatever it authenticated with inside."""
+        for session in self._core.registry.live:
+            if session.peer.arrival.certificate == device_id:
+                session.cut(CloseCode.DEVICE_REMOVED, reason)
+        self._server.abort_certified(device_id)
 
-    def _close_listeners(self) -> None:
-        if self._listening is not None:
-            self._listening.close()
-            self._listening = None
+    def _cut_listener(self, name: str, reason: str) -> None:
+        for session in self._core.registry.live:
+            if session.peer.arrival.listener == name:
+                session.scope.close(CloseCode.SERVICE_RESTART, reason)
 
     async def serve_until_drained(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and serve until a stop was asked for and is done; ``started`` once every address accepts. Raises
@@ -513,14 +570,18 @@ class Gateway:
         try:
             async with trio.open_nursery() as connections:
                 self._connections = connections
+                self.listening.attach(connections)
                 if self._listen:
-                    self._rebind(self.config)
+                    self.configured.apply(self.config, self._listener_auth)
+                    self.tailnet.configure(self.config, self.port)
                 record_start(self.audit, self.config, self.auth, port=self.port, version=__version__)
                 task_status.started()
                 await self._stop.wait()
                 await self._drain(connections)
         finally:
-            self._close_listeners()
+            self.listening.close_all()
+            self.listening.attach(None)
+            self.configured.close()
             self.drained.set()
 
     async def _drain(self, connections: trio.Nursery) -> None:
@@ -531,7 +592,9 @@ class Gateway:
         self.audit.note(Action.GATEWAY_STOPPED, actor="gateway", reason=self.stop_reason, pid=os.getpid())
         log.info("stopping", reason=self.stop_reason, clients=len(registry))
         self._server.draining = self._http.draining = True
-        self._close_listeners()
+        self.tailnet.stop()
+        self.listening.close_all()
+        self.listening.attach(None)
         self.events.publish_nowait("shutdown", {"reason": self.stop_reason}, scope=None)
         registry.close_all(CloseCode.SERVICE_RESTART, "service restart")
         await self._server.http.stop_idle()
@@ -563,6 +626,8 @@ class Gateway:
                     ("nodes", self.nodes.serve),
                     ("pairing", partial(self._book.supervise_upkeep, self._publish_all)),
                     ("lapses", self._end_lapsed_sessions),
+                    ("certificates", self.configured.serve),
+                    ("tailnet", self.tailnet.follow),
                     ("api-keys", self._keys.supervise_upkeep),
                     ("tokens", self._issued.supervise_upkeep),
                     ("senders", self.senders.book.supervise_upkeep),
@@ -572,9 +637,13 @@ class Gateway:
                 nursery.start_soon(
                     supervise, "discovery", partial(self.discovery.serve, self.wait_stopped), self.discovery.tell
                 )
+                nursery.start_soon(supervise, "tunnels", self._serve_tunnels, self._tunnels_troubled)
+                nursery.start_soon(supervise, "tailscale", self.tailnet.serve, self.tailnet.trouble)
                 nursery.start_soon(watch_accepts, self._probe_address)
                 if self.loaded is not None:
                     nursery.start_soon(supervise, "config", self._watch_config, partial(self.health.set, "config"))
+                    tell = partial(self.health.set, "probation")
+                    nursery.start_soon(supervise, "probation", self._serve_probation, tell)
         except Exception:
             self.request_stop("gateway failed")
             with trio.move_on_after(STOP_SECONDS):
@@ -588,6 +657,28 @@ class Gateway:
         for event in events:
             self._book_event(event)
 
+    async def _serve_tunnels(self) -> None:
+        """The ssh tunnels of the configuration; nothing is loaded before there is one."""
+        await self._tunnels_wanted.wait()
+        if self._tunnels is None:
+            from openclaw_gateway.tunnels.service import TunnelService
+
+            self._tunnels = TunnelService(state=self.config.state_dir, entrance=self._tunnel_entrance)
+        self._tunnels.configure(self.config.tunnels)
+        await self._tunnels.serve()
+
+    def _tunnels_troubled(self, trouble: str | None) -> None:
+        if self._tunnels is not None:
+            self.health.set("tunnels", trouble)
+
+    def _tunnel_entrance(self) -> int:
+        """The port where published tunnels end. Whoever comes through it is not of this host (V13)."""
+        listener = self.listening.get("tunnel")
+        if listener is None:
+            plan = ListenerPlan(name="tunnel", hosts=("127.0.0.1",), port=0, provenance="tunnel")
+            listener = self.listening.open(plan)
+        return listener.port
+
     async def _watch_config(self) -> None:
         """Take over what changes in openclaw.json; a file that cannot be used changes nothing and says why (CFG-1,
         CFG-3).
@@ -595,6 +686,41 @@ class Gateway:
         assert self.loaded is not None
         async for change in watch_config(self.loaded, env=self._env, overrides=self._overrides):
             self.take_over(change)
+
+    def _on_probation(self) -> Probation | None:
+        """Who minds a change that waits for its confirmation; None where no file is read. Loaded when first asked."""
+        state = self.config.state_dir
+        if self._probation is None and self.loaded is not None and state is not None:
+            from openclaw_gateway.server.probation import Probation
+
+            self._probation = Probation(
+                state,
+                env=self._env,
+                audit=self.audit,
+                applied_hash=self._applied_hash,
+                opened_at=self._opened_at,
+                now_ms=now_ms,
+            )
+        return self._probation
+
+    def _opened_at(self, conn_id: str) -> float | None:
+        return next((session.opened_at for session in self._core.registry if session.conn_id == conn_id), None)
+
+    def _look_for_probation(self) -> None:
+        state = self.config.state_dir
+        if self._probation is None and (state is None or not pending_path(state).exists()):
+            return
+        found = self._on_probation()
+        if found is not None:
+            found.look()
+            self._probation_wanted.set()
+
+    async def _serve_probation(self) -> None:
+        self._look_for_probation()
+        await self._probation_wanted.wait()
+        found = self._on_probation()
+        assert found is not None
+        await found.serve()
 
     def note_issues(self, issues: Iterable[ConfigIssue], warnings: Iterable[str]) -> None:
         """Tell what of the configuration is not in use as written, at the start as after a reload (CFG-1): the paths in
@@ -613,6 +739,12 @@ class Gateway:
 
     def take_over(self, change: ConfigChange) -> None:
         """Use ``change`` where it can be used; say what is not used as written, and why (CFG-1, CFG-3)."""
+        try:
+            self._take_over(change)
+        finally:
+            self._look_for_probation()
+
+    def _take_over(self, change: ConfigChange) -> None:
         self.note_issues(change.issues, change.new.warnings if change.applied else ())
         if not change.applied:
             return
@@ -643,11 +775,15 @@ class Gateway:
             await trio.sleep(HEALTH_EVENT_SECONDS)
             self._health_changed()
 
-    def _probe_address(self) -> tuple[str, int] | None:
-        if self._listening is None:
+    def _probe_address(self) -> Probed | None:
+        main = self.listening.get(MAIN)
+        if main is None:
             return None
-        host, port = self._listening.addresses[0]
-        return ("127.0.0.1" if host == "0.0.0.0" else host, port)  # noqa: S104 - compared, not bound
+        host, port = main.addresses[0]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+        if main.plan.network.refusal(host) is not None or main.plan.preface is not None:
+            return None  # whoever may not connect cannot look
+        return Probed(host, port, tls=main.plan.tls is not None)
 
 
 def _tell_forced(config: GatewayConfig, auth: ResolvedAuth) -> None:
@@ -757,6 +893,7 @@ async def _serve_tiers(
             open_sender_book(store, clock=now_ms, codes=codes, code_ttl_ms=config.pairing.sender_code_ttl_ms) as people,
             open_setup_codes(store, book, clock=now_ms) as setup_codes,
             open_node_hub(store, book, clock=now_ms) as hub,
+            open_issued_certificates(store, book, config.state_dir) as certificates,
         ):
             if store.recovery is not None:
                 log.error(
@@ -764,7 +901,10 @@ async def _serve_tiers(
                     reason=store.recovery.reason,
                     backup=str(store.recovery.restored_from),
                 )
-            gateway = make(book, hub, people, audit=audit_trail, issued=issued, keys=keys, setup_codes=setup_codes)
+            gateway = make(
+                book, hub, people, audit=audit_trail, issued=issued, keys=keys, setup_codes=setup_codes,
+                certificates=certificates,
+            )  # fmt: skip
             async with trio.open_nursery() as services:
                 await services.start(gateway.serve_until_drained)
                 await services.start(gateway.serve_owner_door)

@@ -9,7 +9,10 @@ import attrs
 import pytest
 
 from openclaw_gateway import GatewayConfig, app
-from openclaw_gateway.client import discovery
+from openclaw_gateway.client import discovery, routes
+from openclaw_gateway.client import tls as client_tls
+from openclaw_gateway.config import pending
+from openclaw_gateway.config import rules as config_rules
 from openclaw_gateway.config.settings import settings
 from openclaw_gateway.discovery import (
     browser,
@@ -25,11 +28,29 @@ from openclaw_gateway.discovery import (
 )
 from openclaw_gateway.events import presence
 from openclaw_gateway.nodes import broker, hub, queue, reports, rows
-from openclaw_gateway.protocol import jsonrpc, noisechannel, noisegreeting
+from openclaw_gateway.ops import doctor_network
+from openclaw_gateway.pairing import clientca, clientcerts
+from openclaw_gateway.policy import forwarded, locality, vouching
+from openclaw_gateway.protocol import jsonrpc, noisechannel, noisegreeting, proxyline
 from openclaw_gateway.rpc import dispatch, nodes, table
 from openclaw_gateway.rpc.table import ANY_OPERATOR, ParamsReader, camel
-from openclaw_gateway.server import http, passwords, registry, session, upgrade, wire
+from openclaw_gateway.server import (
+    certificates,
+    connection,
+    http,
+    listening,
+    passwords,
+    proxyprotocol,
+    registry,
+    session,
+    upgrade,
+    wire,
+)
+from openclaw_gateway.tailscale import cli as tailscale_cli
+from openclaw_gateway.tailscale import identity, localapi
 from openclaw_gateway.testing import open_memory_gateway
+from openclaw_gateway.tunnels import guard, pace, service
+from openclaw_gateway.tunnels import registry as tunnel_registry
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 METHODS = (REFERENCE / "methods.md").read_text(encoding="utf-8")
@@ -62,6 +83,7 @@ BOUNDS = {
     "time for an HTTP head, and idle keep-alive": upgrade.KEEP_ALIVE_SECONDS,
     "body of `POST /rpc`": http.MAX_BODY_BYTES,
     "time for a body": http.BODY_SECONDS,
+    "TLS handshake and PROXY header": connection.OPENING_SECONDS,
     "message before hello": session.PRE_AUTH_BYTES,
     "time from the upgrade to hello": WEBSOCKET.handshake_timeout_ms,
     "greeting of a secure channel": noisegreeting.MAX_GREETING,
@@ -71,6 +93,22 @@ BOUNDS = {
     "unauthenticated sockets of one address": WEBSOCKET.unauthenticated_per_address,
     "unauthenticated sockets in all": registry.MAX_STRANGERS,
     "password checks that wait": passwords.MAX_WAITING,
+    "listeners in the configuration, beside the main one": config_rules.MAX_LISTENERS,
+    "listeners open at once": listening.MAX_LISTENERS,
+    "certificate, key or authority file": certificates.MAX_BYTES,
+    "names in a generated certificate": certificates.MAX_NAMES,
+    "client certificates of one device": clientcerts.MAX_PER_DEVICE,
+    "life of a client certificate": clientca.LIFE_DAYS,
+    "certificate request": clientca.MAX_REQUEST_CHARS,
+    "pins that a client accepts at once": client_tls.MAX_PINS,
+    "PROXY header": proxyline.MAX_BYTES,
+    "time for a PROXY header": proxyprotocol.SECONDS,
+    "addresses of a forwarding header that are looked at": locality.MAX_HOPS,
+    "`Forwarded` headers together": forwarded.MAX_LENGTH,
+    "name of a person from a proxy": vouching.MAX_USER,
+    "longest time that a change may wait for its confirmation": pending.LONGEST_SECONDS,
+    "shortest time that a change may wait for its confirmation": pending.SHORTEST_SECONDS,
+    "addresses that `doctor --network` asks": doctor_network.MAX_DOORS,
     "admitted connections": WEBSOCKET.concurrent_connections,
     "message after hello": WEBSOCKET.max_message_size,
     "bytes that wait to be sent": WEBSOCKET.max_buffered_bytes,
@@ -128,6 +166,20 @@ BOUNDS = {
     "instances of a type in a DNS domain": unicast.MAX_NAMES,
     "a DNS question": unicast.QUESTION_SECONDS,
     "known gateways that one is compared with": known.MAX_KNOWN,
+    "time for an answer of tailscaled": localapi.REQUEST_SECONDS,
+    "an answer of tailscaled": localapi.MAX_BODY,
+    "a line of tailscaled's bus": localapi.MAX_LINE,
+    "time for `tailscale serve` to stand": tailscale_cli.START_SECONDS,
+    "whois answers remembered": identity.MAX_ENTRIES,
+    "whois questions under way": identity.MAX_LOOKUPS,
+    "life of a whois answer": identity.KNOWN_SECONDS,
+    "life of a whois failure": identity.UNKNOWN_SECONDS,
+    "tunnels of the configuration": service.MAX_CONFIGURED,
+    "tunnels that run on a host": tunnel_registry.MAX_TUNNELS,
+    "a line of ssh": guard.MAX_LINE,
+    "longest wait before ssh is started again": pace.LONGEST_SECONDS,
+    "routes to a remote gateway": routes.MAX_ROUTES,
+    "life of the memory of a route": routes.REMEMBER_SECONDS,
     "drain of all connections": app.DRAIN_SECONDS,
     "the whole stop": app.STOP_SECONDS,
 }

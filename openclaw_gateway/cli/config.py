@@ -1,8 +1,8 @@
 """``openclaw config``: read, change and check openclaw.json without a gateway.
 
 Owns the command line over `openclaw_gateway.config`: arguments, output, exit codes. Must not know rules of its own:
-what is valid, what is secret and how text is edited is decided there. Never talks to a gateway; a running one notices
-the change by itself.
+what is valid, what is secret and how text is edited is decided there. Never talks to a gateway, but to confirm a change
+on probation (`cli.probation`); a running one notices a change by itself.
 
 Exit codes: 0 done · 1 no (unknown path, values not in use as written) · 2 wrong usage · 78 the configuration cannot
 be used.
@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from openclaw_gateway.cli.probation import confirm_command, probation_window, rollback_command, write_on_probation
 from openclaw_gateway.config import ConfigError, ConfigIssue, LoadedConfig, config_path, load_config
 from openclaw_gateway.errors import GatewayError
 
@@ -51,18 +52,20 @@ def get(path: str | None, as_json: bool) -> None:
 @config.command("set", context_settings={"ignore_unknown_options": True})
 @click.argument("path")
 @click.argument("value")
+@click.option("--confirm", metavar="TIME", help="Take it back after TIME (60s, 5m) unless: openclaw config confirm")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def set_(path: str, value: str, as_json: bool) -> None:
+def set_(path: str, value: str, confirm: str | None, as_json: bool) -> None:
     """Set PATH to VALUE (JSON5; anything else is taken as text). Comments and ${NAME} references stay."""
     from openclaw_gateway.config.edit import set_value
 
-    _change(path, as_json, lambda raw: set_value(raw, path, _parsed(path, value)))
+    _change(path, as_json, lambda raw: set_value(raw, path, _parsed(path, value)), confirm)
 
 
 @config.command("unset")
 @click.argument("path")
+@click.option("--confirm", metavar="TIME", help="Take it back after TIME (60s, 5m) unless: openclaw config confirm")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def unset(path: str, as_json: bool) -> None:
+def unset(path: str, confirm: str | None, as_json: bool) -> None:
     """Remove PATH from the file, so that its default holds."""
     from openclaw_gateway.config.edit import EditError, unset_value
 
@@ -72,7 +75,11 @@ def unset(path: str, as_json: bool) -> None:
             raise EditError(path, "is not set in the file")
         return edited
 
-    _change(path, as_json, edit)
+    _change(path, as_json, edit, confirm)
+
+
+config.add_command(confirm_command)
+config.add_command(rollback_command)
 
 
 @config.command("validate")
@@ -104,17 +111,22 @@ def file() -> None:
     click.echo(str(config_path(os.environ)))
 
 
-def _change(path: str, as_json: bool, edit: Any) -> None:
+def _change(path: str, as_json: bool, edit: Any, confirm: str | None) -> None:
     from openclaw_gateway.config.view import UnknownPathError, get_path
     from openclaw_gateway.config.writing import read_text, write_config
 
     where = config_path(os.environ)
+    window = probation_window(confirm)
     with _told():
         import hashlib
 
         raw = read_text(where)
         edited = edit(raw)
-        loaded, issues = write_config(where, edited, env=os.environ, base_hash=hashlib.sha256(raw.encode()).hexdigest())
+        if window is not None and edited != raw:
+            loaded, issues = write_on_probation(where, edited, window)
+        else:
+            base_hash = hashlib.sha256(raw.encode()).hexdigest()
+            loaded, issues = write_config(where, edited, env=os.environ, base_hash=base_hash)
     value: Any = None
     if isinstance(loaded, LoadedConfig):
         try:
@@ -123,9 +135,14 @@ def _change(path: str, as_json: bool, edit: Any) -> None:
             value = None
     if as_json:
         out = {"ok": True, "path": path, "file": str(where), "changed": edited != raw, "value": value}
+        if window is not None:
+            out["confirmWithinMs"] = round(window * 1000) if edited != raw else None
         click.echo(json.dumps({**out, "issues": [issue.to_wire() for issue in issues]}))
         return
     click.echo(f"{path}: {'changed' if edited != raw else 'was so already'} in {where}")
+    if window is not None and edited != raw:
+        click.echo(f"It goes back in {window:g} s unless you confirm it, from where you need to get in:")
+        click.echo("  openclaw config confirm")
     for issue in issues:
         _tell_issue(issue)
 

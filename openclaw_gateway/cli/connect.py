@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import click
 
-from openclaw_gateway._version import __version__
-
 if TYPE_CHECKING:
     from openclaw_gateway.client import GatewayClient
 
@@ -33,11 +31,17 @@ class Reach:
     password: str | None = attrs.field(default=None, repr=False)
     port: int | None = None
     timeout: float = 10.0
+    tls_fingerprint: str | None = None
+    ssh: str | None = None
+    ssh_identity: str | None = None
 
     def target(self) -> Any:
         from openclaw_gateway.client.resolve import resolve_target
 
-        return resolve_target(env=os.environ, url=self.url, token=self.token, password=self.password, port=self.port)
+        return resolve_target(
+            env=os.environ, url=self.url, token=self.token, password=self.password, port=self.port,
+            tls_fingerprint=self.tls_fingerprint, ssh=self.ssh, ssh_identity=self.ssh_identity,
+        )  # fmt: skip
 
 
 def reach_options(timeout_ms: int = 10_000) -> Callable[[_Command], _Command]:
@@ -46,10 +50,11 @@ def reach_options(timeout_ms: int = 10_000) -> Callable[[_Command], _Command]:
     def decorate(command: _Command) -> _Command:
         def wrapper(
             *args: Any, url: str | None, token: str | None, password: str | None, port: int | None, timeout: int,
-            **options: Any,
+            tls_fingerprint: str | None, **options: Any,
         ) -> Any:  # fmt: skip
-            refuse_empty(url=url, token=token, password=password)
-            return command(*args, reach=Reach(url, token, password, port, timeout / 1000), **options)
+            refuse_empty(url=url, token=token, password=password, tls_fingerprint=tls_fingerprint)
+            reach = Reach(url, token, password, port, timeout / 1000, tls_fingerprint)
+            return command(*args, reach=reach, **options)
 
         wrapper.__doc__ = command.__doc__
         wrapper.__name__ = command.__name__
@@ -58,6 +63,10 @@ def reach_options(timeout_ms: int = 10_000) -> Callable[[_Command], _Command]:
             click.option("--url", metavar="URL", help="The gateway's WebSocket URL (needs --token or --password)."),
             click.option("--token", metavar="TOKEN", help="The gateway's token."),
             click.option("--password", metavar="PASSWORD", help="The gateway's password."),
+            click.option(
+                "--tls-fingerprint", metavar="SHA256",
+                help="Trust the certificate or key with this fingerprint and no other; several with commas.",
+            ),
             click.option("--port", type=click.IntRange(1, 65535), help="The port of this host's gateway."),
             click.option(
                 "--timeout", type=click.IntRange(1), default=timeout_ms, show_default=True, metavar="MS",
@@ -77,7 +86,7 @@ def refuse_empty(**options: str | None) -> None:
     """
     for name, value in options.items():
         if value is not None and not value.strip():
-            raise click.BadParameter("is empty", param_hint=f"--{name}")
+            raise click.BadParameter("is empty", param_hint=f"--{name.replace('_', '-')}")
 
 
 def call(reach: Reach, method: str, params: object = None, *, scopes: Sequence[str] = ("operator.read",)) -> Any:
@@ -103,26 +112,22 @@ def converse(
     """Connect, hand the connection to ``ask``, and give what it returns."""
     import trio
 
-    from openclaw_gateway.client import open_client
+    from openclaw_gateway.client.reach import open_reached
 
-    target = reach.target()
+    aim = reach.target()
 
     async def run() -> _Answer:
-        with aimed_at(target):
-            return await connected()
+        with aimed_at(aim):
+            if not aim.routes:
+                return await connected(aim)
+            from openclaw_gateway.client.route_dial import open_route
 
-    async def connected() -> _Answer:
-        async with open_client(
-            target.address.url if target.address.resource == "/" else _full_url(target.address),
-            auth=target.credentials,
-            scopes=scopes,
-            client_id="cli",
-            mode="cli",
-            version=__version__,
-            tls_fingerprint=target.tls_fingerprint,
-            allow_insecure=target.local,
-            timeout=reach.timeout,
-        ) as client:
+            async with open_route(aim, timeout=max(reach.timeout, 5.0)) as reached:
+                return await connected(reached)
+
+    async def connected(target: Any) -> _Answer:
+        url = target.address.url if target.address.resource == "/" else _full_url(target.address)
+        async with open_reached(target, url=url, scopes=scopes, timeout=reach.timeout) as client:
             return await ask(client)
 
     return trio.run(run)
@@ -136,7 +141,7 @@ def aimed_at(target: Any) -> Iterator[None]:
     try:
         yield
     except ConnectFailed as error:
-        if error.stage == "tcp" and not target.local:
+        if error.stage == "tcp" and not target.local and not target.routes:
             error.fix = f"check the address and port ({target.source}), and that a gateway runs there"
         raise
 

@@ -35,6 +35,7 @@ _MIN_PREFIX = 6
         "rename": (f"{_HERE}:rename", "Give a paired device a name of your own."),
         "rotate": (f"{_HERE}:rotate", "Give a device a new token, and narrower scopes if you like."),
         "revoke": (f"{_HERE}:revoke", "Take a device its token in one role."),
+        "cert": ("openclaw_gateway.cli.devicecert:cert", "Get a device a client certificate for mutual TLS."),
         "clear": (f"{_HERE}:clear", "Forget all paired devices."),
         "discover": ("openclaw_gateway.cli.discover:discover", "Find the gateways around."),
         "join-code": ("openclaw_gateway.cli.joincode:join_code", "Make a join URL for a node."),

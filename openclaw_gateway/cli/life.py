@@ -69,6 +69,9 @@ def start(port: int | None, bind: str | None, as_json: bool) -> None:
     if holder is not None:
         _already_there(holder, as_json, port, loaded.config.bind if bind is not None else None)
         return
+    from openclaw_gateway.cli.run import refuse_remote_mode
+
+    refuse_remote_mode(loaded)
     host, number = local_host(loaded.config), loaded.config.port
     if number:
         _refuse_foreign_listener(host, number)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from openclaw_gateway._version import __version__
 from openclaw_gateway.cli.connect import Reach, aimed_at, reach_options
 from openclaw_gateway.cli.output import printable
 
@@ -94,7 +93,7 @@ class _Source:
 
         while True:
             try:
-                async with self._connect() as client:
+                async with self._connect(lasting=True) as client:
                     self._told = False
                     while True:
                         answer = await client.call("logs.tail", self._params, timeout=self._timeout)
@@ -111,14 +110,24 @@ class _Source:
                 self._tell("-- the gateway does not answer; waiting --")
             await trio.sleep(interval)
 
-    def _connect(self) -> AbstractAsyncContextManager[GatewayClient]:
-        from openclaw_gateway.client import open_client
+    @asynccontextmanager
+    async def _connect(self, *, lasting: bool = False) -> AsyncIterator[GatewayClient]:
+        if not self._target.routes:
+            async with self._dial(self._target) as client:
+                yield client
+            return
+        from openclaw_gateway.client.route_dial import open_route
 
-        target = self._target
-        return open_client(
-            target.url, auth=target.credentials, client_id="cli", mode="cli", version=__version__,
-            tls_fingerprint=target.tls_fingerprint, allow_insecure=target.local, timeout=self._timeout,
-        )  # fmt: skip
+        async with (
+            open_route(self._target, timeout=self._timeout, pulse=lasting) as reached,
+            self._dial(reached) as client,
+        ):
+            yield client
+
+    def _dial(self, target: Any) -> AbstractAsyncContextManager[GatewayClient]:
+        from openclaw_gateway.client.reach import open_reached
+
+        return open_reached(target, timeout=self._timeout)
 
     def _is_gone(self, error: Exception) -> bool:
         from openclaw_gateway.client import CallTimedOut, ClientClosed, ConnectFailed

@@ -36,6 +36,8 @@ _HERE = "openclaw_gateway.cli"
         "nodes": (f"{_HERE}.nodes:nodes", "Nodes and what they can do."),
         "node": (f"{_HERE}.node:node", "Lend this machine to a gateway, within limits set here."),
         "dns": (f"{_HERE}.dns:dns", "Be found by DNS where multicast does not reach."),
+        "remote": (f"{_HERE}.remote:remote", "Which way of remote access fits."),
+        "tunnel": (f"{_HERE}.tunnel:tunnel", "SSH tunnels that stay up: open, list, close."),
         "completion": (f"{_HERE}.completion:completion", "Print the completion script of a shell."),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

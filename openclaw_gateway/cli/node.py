@@ -152,11 +152,13 @@ async def _prepare(
         display_name=display_name or os.uname().nodename,
         secret=where.secret,
         tls_fingerprint=where.tls_fingerprint,
+        client_certificate=where.client_certificate,
         instance_id=node_id,
         allow_insecure=where.allow_insecure,
         gateway_id=asked.setup.gateway_id if asked.setup is not None else None,
         seals=open_seals(kept),
         device_token=where.device_token,
+        route=where.route,
     )
 
 

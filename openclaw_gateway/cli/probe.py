@@ -15,11 +15,18 @@ __all__ = ["capability", "own_entry", "probe"]
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--ssh", metavar="TARGET", help="Through a tunnel to this ssh host: user@host or user@host:port.")
+@click.option("--ssh-identity", metavar="PATH", help="The key file for ssh.")
 @reach_options(timeout_ms=3000)
-def probe(as_json: bool, reach: Reach) -> None:
+def probe(as_json: bool, ssh: str | None, ssh_identity: str | None, reach: Reach) -> None:
     """Is the gateway reachable, does it let us in, can it be read? Exit code 1 where it cannot be reached."""
+    import attrs
+
+    from openclaw_gateway.cli.connect import refuse_empty
     from openclaw_gateway.cli.rows import look
 
+    refuse_empty(ssh=ssh, ssh_identity=ssh_identity)
+    reach = attrs.evolve(reach, ssh=ssh, ssh_identity=ssh_identity)
     started = time.monotonic()
     target = reach.target()
     journey = look(target, timeout=reach.timeout, methods=("health", "status", "system-presence"))
@@ -28,7 +35,7 @@ def probe(as_json: bool, reach: Reach) -> None:
         print_json(_as_json(journey, took, reach.timeout))
     else:
         word = "reachable" if journey.reachable else "unreachable"
-        click.echo(f"{target.url}: {word}, {capability(journey)} ({took} ms)")
+        click.echo(f"{printable(journey.target.shown)}: {word}, {capability(journey)} ({took} ms)")
         if journey.error is not None:
             click.echo(f"  {printable(journey.error.message, 300)}")
             if journey.error.fix:
@@ -62,11 +69,19 @@ def own_entry(presence: Any) -> Any:
     return next((entry for entry in entries if isinstance(entry, dict) and entry.get("reason") == "self"), None)
 
 
+def _tunnel(target: Any) -> dict[str, Any] | None:
+    if target.tunnel is None:
+        return None
+    pid, port = target.tunnel
+    host = target.via.removeprefix("ssh ").partition(" to port ")[0]
+    return {"kind": "ssh", "target": host, "localPort": target.address.port, "remotePort": port, "pid": pid}
+
+
 def _as_json(journey: Any, took: int, timeout: float) -> dict[str, Any]:
     from openclaw_gateway.server.addresses import own_tailnet_address
 
     error, hello = journey.error, journey.hello
-    target_id = "localLoopback" if journey.target.local else "explicit"
+    target_id = "localLoopback" if journey.target.local else "sshTunnel" if journey.target.tunnel else "explicit"
     port = journey.target.loaded.config.port if journey.target.loaded is not None else None
     port = journey.target.address.port if journey.target.local else port
     tailnet = own_tailnet_address()
@@ -105,7 +120,7 @@ def _as_json(journey: Any, took: int, timeout: float) -> dict[str, Any]:
             {
                 "id": target_id,
                 "kind": target_id,
-                "tunnel": None,
+                "tunnel": _tunnel(journey.target),
                 "self": own_entry(journey.answers.get("system-presence")),
                 "config": None,
                 "url": journey.target.url,

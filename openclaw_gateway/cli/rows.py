@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from openclaw_gateway._version import __version__
 from openclaw_gateway.cli.connect import aimed_at
 from openclaw_gateway.client.errors import STAGES, ConnectFailed
 
@@ -108,12 +107,33 @@ def _span(seconds: float) -> str:
 
 
 async def _travel(journey: Journey, timeout: float, mode: str, methods: tuple[str, ...]) -> None:
+    if not journey.target.routes:
+        await _go_on(journey, timeout, mode, methods)
+        return
+    from openclaw_gateway.client.route_dial import open_route
+
+    try:
+        async with open_route(journey.target, timeout=max(timeout, 5.0)) as reached:
+            journey.target = reached
+            journey.rows.append(Row("route", "ok", f"{reached.via} ({reached.source})"))
+            await _go_on(journey, timeout, mode, methods)
+    except ConnectFailed as error:
+        journey.error = error
+        others = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+        journey.rows.append(Row("route", "failed", f"{error.url}: {error.message}{others}", error.fix))
+        journey.rows += [Row(name, "unknown", "not tried") for name in ("http", "websocket", "auth", "scope")]
+
+
+async def _go_on(journey: Journey, timeout: float, mode: str, methods: tuple[str, ...]) -> None:
     from openclaw_gateway.client.http import get
 
     target = journey.target
     try:
         with aimed_at(target):
-            answer = await get(target.address, "/health", timeout=timeout, tls_fingerprint=target.tls_fingerprint)
+            answer = await get(
+                target.address, "/health", timeout=timeout, tls_fingerprint=target.tls_fingerprint,
+                client_certificate=target.client_certificate,
+            )  # fmt: skip
     except ConnectFailed as error:
         journey.error = error
         journey.rows.append(Row("http", "failed", f"unreachable: {error.message}", error.fix))
@@ -128,16 +148,14 @@ async def _travel(journey: Journey, timeout: float, mode: str, methods: tuple[st
 async def _shake_hands(journey: Journey, timeout: float, mode: str, methods: tuple[str, ...]) -> None:
     import trio
 
-    from openclaw_gateway.client import CallFailed, CallTimedOut, ClientClosed, open_client
+    from openclaw_gateway.client import CallFailed, CallTimedOut, ClientClosed
+    from openclaw_gateway.client.reach import open_reached
 
     target = journey.target
     started = time.monotonic()
     refusals: dict[str, Any] = {}
     try:
-        async with open_client(
-            target.url, auth=target.credentials, client_id="cli", mode=mode, version=__version__, timeout=timeout,
-            tls_fingerprint=target.tls_fingerprint, allow_insecure=target.local,
-        ) as client:  # fmt: skip
+        async with open_reached(target, mode=mode, timeout=timeout) as client:
             journey.latency_ms = round((time.monotonic() - started) * 1000)
             journey.hello = client.hello
 
@@ -155,6 +173,8 @@ async def _shake_hands(journey: Journey, timeout: float, mode: str, methods: tup
         _explain_refusal(journey, error)
         return
     hello = journey.hello
+    if target.address.tls:
+        journey.rows.append(_tls_row(journey.answers.get("status") or {}))
     journey.rows.append(Row("websocket", "ok", f"protocol {hello.protocol}, {journey.latency_ms} ms"))
     journey.rows.append(Row("auth", "ok", f"{hello.method or 'accepted'} ({_secret(target)})"))
     if refusals:
@@ -164,6 +184,31 @@ async def _shake_hands(journey: Journey, timeout: float, mode: str, methods: tup
         journey.rows.append(Row("scope", "ok", ", ".join(hello.scopes) or "none"))
     _look_at_config(journey)
     _look_at_discovery(journey)
+    _look_at_tailscale(journey)
+
+
+def _look_at_tailscale(journey: Journey) -> None:
+    """How the tailnet reaches this gateway. Trouble there is not the gateway's: it never turns the exit status."""
+    told = (journey.answers.get("status") or {}).get("tailscale") or {}
+    if told.get("mode", "off") == "off":
+        return
+    if told.get("state") == "serving":
+        journey.rows.append(Row("tailscale", "ok", f"{told['mode']}: {told.get('url')} ({told.get('reason')})"))
+        return
+    where = f" ({told['url']})" if told.get("url") else ""
+    text = f"{told['mode']}: {told.get('state')}: {told.get('reason') or 'no reason given'}{where}"
+    journey.rows.append(Row("tailscale", "unknown", f"{text}; fix: {told.get('fix')}", told.get("fix")))
+
+
+def _tls_row(told: dict[str, Any]) -> Row:
+    """The certificate that others have to pin, and what troubles it."""
+    tls = told.get("tls")
+    if not isinstance(tls, dict):
+        return Row("tls", "ok", "ended in front of the gateway, or not told")
+    text = f"{tls.get('state')}, sha256 {tls.get('fingerprint')}"
+    if tls.get("trouble"):
+        return Row("tls", "failed", f"{text}: {tls['trouble']}", tls.get("fix"))
+    return Row("tls", "ok", text)
 
 
 def _look_at_discovery(journey: Journey) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from openclaw_gateway.ops.instance import InstanceLock
     from openclaw_gateway.ops.log import OpenLog
 
-__all__ = ["notify", "run"]
+__all__ = ["notify", "refuse_remote_mode", "run"]
 
 _LOG_TICK_SECONDS: Final = 5.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -61,7 +61,7 @@ def run(
 
     from openclaw_gateway.cli.connect import refuse_empty
     from openclaw_gateway.config.load import load_config
-    from openclaw_gateway.config.paths import state_dir
+    from openclaw_gateway.config.paths import pending_path, state_dir
     from openclaw_gateway.ops.instance import InstanceLock
     from openclaw_gateway.ops.log import open_log
 
@@ -73,8 +73,14 @@ def run(
         "gateway.auth.password": password, "gateway.tailscale.mode": tailscale,
     }  # fmt: skip
     overrides = {path: value for path, value in named.items() if value is not None}
-    loaded = load_config(env=os.environ, overrides=overrides)
     directory = state_dir(os.environ)
+    if pending_path(directory).exists():
+        from openclaw_gateway.config.pending import settle_before_start
+
+        settle_before_start(os.environ, time.time_ns() // 1_000_000)
+    loaded = load_config(env=os.environ, overrides=overrides)
+    if not allow_unconfigured:
+        refuse_remote_mode(loaded)
     if force:
         _stop_holder(directory)
     logging = loaded.config.logging
@@ -89,6 +95,20 @@ def run(
     if again:
         # The same process with a fresh image: a supervisor, and whoever waits for this pid, sees nothing.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  our own argv
+
+
+def refuse_remote_mode(loaded: LoadedConfig) -> None:
+    """A host whose commands speak to a gateway elsewhere runs none of its own (OpenClaw says the same in these words).
+
+    Raises `ConfigError`: exit code 78, because a supervisor that tries again changes nothing.
+    """
+    from openclaw_gateway.config.issues import ConfigError, ConfigIssue
+
+    if loaded.config.mode != "remote":
+        return
+    message = "Gateway start blocked: set gateway.mode=local (current: remote) or pass --allow-unconfigured."
+    fix = "openclaw config set gateway.mode local"
+    raise ConfigError((ConfigIssue(path="gateway.mode", message=message, severity="fatal", fix=fix),))
 
 
 def _stop_holder(directory: Path) -> None:
@@ -142,7 +162,7 @@ def _note_address(lock: InstanceLock, gateway: Gateway) -> None:
     from openclaw_gateway.ops.log import get_logger
 
     try:
-        lock.update(port=gateway.port, bind=gateway.config.bind, url=gateway.urls[0])
+        lock.update(port=gateway.port, bind=gateway.config.bind, url=next(iter(gateway.urls), ""))
     except OSError as error:
         get_logger("run").error("the address could not be noted in gateway.lock", error=str(error))
 

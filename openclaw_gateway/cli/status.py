@@ -55,7 +55,7 @@ def status(
 def _print(journey: Any, deep: bool) -> None:
     target = journey.target
     version = f", version {printable(journey.hello.server_version)}" if journey.hello is not None else ""
-    click.echo(f"Gateway {target.url} (from {target.source}{version})")
+    click.echo(f"Gateway {printable(target.shown)} (from {target.source}{version})")
     width = max(len(row.name) for row in journey.rows)
     for row in journey.rows:
         word, paint = _MARKS[row.state]
@@ -114,6 +114,7 @@ def _as_json(journey: Any) -> dict[str, Any]:
             "bindMode": loaded.config.bind if loaded is not None else None,
             "version": hello.server_version if hello is not None else None,
             "pid": holder.pid if holder is not None else None,
+            "tls": (journey.answers.get("status") or {}).get("tls"),
             "secretSource": target.secret_source,
             "secretFingerprint": target.fingerprint,
         },

@@ -15,10 +15,19 @@ import attrs
 
 from openclaw_gateway.client.errors import ConnectFailed
 
-__all__ = ["GatewayAddress"]
+__all__ = ["GatewayAddress", "in_tailnet"]
 
 _TAILNETS: Final = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
 _SCHEMES: Final = {"ws": False, "wss": True, "http": False, "https": True}
+
+
+def in_tailnet(host: str) -> bool:
+    """Whether an address literal lies in a tailnet."""
+    try:
+        literal = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return any(literal in network for network in _TAILNETS)
 
 
 @attrs.frozen

@@ -28,6 +28,7 @@ from openclaw_gateway.client.dial import dial_stream, upgrade, upgrade_rejected
 from openclaw_gateway.client.errors import CallTimedOut, ClientClosed, ConnectFailed, Stage
 from openclaw_gateway.client.handshake import Credentials, Hello, Introduction, connect_params, refusal
 from openclaw_gateway.client.identity import DeviceIdentity
+from openclaw_gateway.client.tls import ClientCertificate
 from openclaw_gateway.errors import CallFailed, LocalProtocolError
 from openclaw_gateway.protocol.close import CloseCode
 
@@ -381,6 +382,7 @@ async def open_client(
     commands: Sequence[str] = (),
     tls_fingerprint: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    client_certificate: ClientCertificate | None = None,
     allow_insecure: bool = False,
     timeout: float = 15.0,
     max_message_bytes: int = 100 * 1024 * 1024,
@@ -400,7 +402,12 @@ async def open_client(
     until = trio.current_time() + timeout
     stream: trio.abc.Stream | None = None
     with trio.move_on_at(until):
-        stream = await dial_stream(address, tls_fingerprint=tls_fingerprint, ssl_context=ssl_context)
+        stream = await dial_stream(
+            address,
+            tls_fingerprint=tls_fingerprint,
+            ssl_context=ssl_context,
+            client_certificate=client_certificate,
+        )
     if stream is None:
         raise _too_slow("tcp", address, timeout)
     try:

@@ -7,7 +7,6 @@ failure or cancellation nothing stays open."""
 from __future__ import annotations
 
 import hashlib
-import hmac
 import socket
 import ssl
 from collections.abc import Callable
@@ -18,38 +17,39 @@ import trio
 
 from openclaw_gateway.client.address import GatewayAddress
 from openclaw_gateway.client.errors import ConnectFailed
+from openclaw_gateway.client.tls import ClientCertificate, dialling_context, is_pinned, parse_pins
 from openclaw_gateway.ops.log import escape
 
 if TYPE_CHECKING:
     from trio_websocket import WebSocketConnection
 
-__all__ = ["dial_stream", "upgrade", "upgrade_rejected"]
+__all__ = ["certificate_refused", "dial_stream", "tls_alert", "upgrade", "upgrade_rejected"]
 
 _QUEUED_MESSAGES: Final = 64
 
 
 async def dial_stream(
-    address: GatewayAddress, *, tls_fingerprint: str | None = None, ssl_context: ssl.SSLContext | None = None
+    address: GatewayAddress,
+    *,
+    tls_fingerprint: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    client_certificate: ClientCertificate | None = None,
 ) -> trio.abc.Stream:
     """A TCP or TLS stream. Raises `ConnectFailed` at ``resolve``, ``tcp`` or ``tls``. Cancellation closes what was
     opened.
 
-    ``tls_fingerprint`` is the hex SHA-256 of the peer's DER certificate; it takes the place of the usual trust.
+    ``tls_fingerprint`` holds the pins (`client.tls`) that take the place of the usual trust. ``client_certificate`` is
+    shown where the gateway asks for one; with ``ssl_context`` both trust and certificate are the caller's.
     """
     tcp = await _dial_tcp(address)
     if not address.tls:
         return tcp
-    context = ssl_context if ssl_context is not None else ssl.create_default_context()
-    if tls_fingerprint is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # the pin below is stricter than a chain
+    pins, context = await _trust(address, tcp, tls_fingerprint, ssl_context, client_certificate)
     stream = trio.SSLStream(tcp, context, server_hostname=address.host)
     try:
         await stream.do_handshake()
-        if tls_fingerprint is not None:
-            _check_pin(address, tls_fingerprint, stream.getpeercert(binary_form=True))
+        if pins:
+            _check_pin(address, pins, stream.getpeercert(binary_form=True))
     except (trio.BrokenResourceError, ssl.SSLError) as error:
         await trio.aclose_forcefully(stream)
         cause = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
@@ -57,7 +57,8 @@ async def dial_stream(
             stage="tls",
             url=address.url,
             message=f"TLS failed: {cause}",
-            fix="pin the gateway's own certificate: openclaw config set gateway.remote.tlsFingerprint <sha256>",
+            fix="pin the gateway's own certificate (openclaw gateway status on its host shows the fingerprint): "
+            "openclaw config set gateway.remote.tlsFingerprint <sha256>, or --tls-fingerprint <sha256>",
         ) from error
     except BaseException:
         await trio.aclose_forcefully(stream)
@@ -98,10 +99,31 @@ def _tcp_text(error: OSError) -> str:
     return found.strerror or str(found)
 
 
-def _check_pin(address: GatewayAddress, pin: str, certificate: bytes | None) -> None:
-    want = pin.lower().removeprefix("sha256:").replace(":", "").strip()
+async def _trust(
+    address: GatewayAddress,
+    tcp: trio.SocketStream,
+    pinned: str | None,
+    given: ssl.SSLContext | None,
+    certificate: ClientCertificate | None,
+) -> tuple[tuple[str, ...], ssl.SSLContext]:
+    try:
+        pins = parse_pins(pinned)
+        if pinned is not None and not pins:
+            raise ValueError("the fingerprint is empty")
+        return pins, given if given is not None and not pins else dialling_context(pins, certificate)
+    except (OSError, ValueError) as error:
+        await trio.aclose_forcefully(tcp)
+        if isinstance(error, OSError):
+            where = certificate.cert_path if certificate is not None else ""
+            message, fix = f"the client certificate {where} cannot be used: {error}", "openclaw devices cert --renew"
+        else:
+            message, fix = str(error), "give the fingerprint that openclaw gateway status shows on the gateway's host"
+        raise ConnectFailed(stage="tls", url=address.url, message=message, fix=fix) from error
+
+
+def _check_pin(address: GatewayAddress, pins: tuple[str, ...], certificate: bytes | None) -> None:
     have = hashlib.sha256(certificate or b"").hexdigest()
-    if not hmac.compare_digest(want.encode(), have.encode()):
+    if not is_pinned(certificate, pins):
         raise ConnectFailed(
             stage="tls",
             url=address.url,
@@ -111,17 +133,34 @@ def _check_pin(address: GatewayAddress, pin: str, certificate: bytes | None) -> 
         )
 
 
+def tls_alert(error: BaseException) -> str | None:
+    """What a TLS alert says that came after the handshake (TLS 1.3: a verdict on our certificate); None: no alert."""
+    cause = error.__cause__
+    reason = cause.reason if isinstance(cause, ssl.SSLError) else None
+    if reason is None or "ALERT" not in reason:
+        return None
+    if reason.endswith("CERTIFICATE_REQUIRED"):
+        return "the gateway asks for a client certificate"
+    return f"the gateway does not accept the client certificate ({reason.replace('_', ' ').lower()})"
+
+
+def certificate_refused(address: GatewayAddress, fault: str) -> ConnectFailed:
+    return ConnectFailed(stage="tls", url=address.url, message=fault, fix="openclaw devices cert")
+
+
 class _WatchedStream(trio.abc.Stream):
     """A stream that tells when the peer has nothing more to say: trio-websocket's opening handshake never notices."""
 
     def __init__(self, inner: trio.abc.Stream) -> None:
         self._inner = inner
         self.on_end: Callable[[], object] | None = None
+        self.fault: str | None = None  # what a TLS alert of the peer said
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         try:
             data = await self._inner.receive_some(max_bytes)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.fault = tls_alert(error)
             self._ended()
             raise
         if not data:
@@ -165,6 +204,8 @@ async def upgrade(
         )
         watched.on_end = None
         return websocket
+    if watched.fault is not None:
+        raise certificate_refused(address, watched.fault)
     raise ConnectFailed(
         stage="websocket",
         url=address.url,

@@ -13,8 +13,9 @@ import attrs
 import trio
 
 from openclaw_gateway.client.address import GatewayAddress
-from openclaw_gateway.client.dial import dial_stream
+from openclaw_gateway.client.dial import certificate_refused, dial_stream, tls_alert
 from openclaw_gateway.client.errors import ConnectFailed
+from openclaw_gateway.client.tls import ClientCertificate
 
 __all__ = ["HttpAnswer", "exchange", "get"]
 
@@ -35,12 +36,18 @@ async def get(
     timeout: float = 3.0,
     tls_fingerprint: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    client_certificate: ClientCertificate | None = None,
 ) -> HttpAnswer:
     """GET ``path``. Raises `ConnectFailed` at the stage that failed (``http`` for what is not HTTP, or silence)."""
     until = trio.current_time() + timeout
     stream: trio.abc.Stream | None = None
     with trio.move_on_at(until):
-        stream = await dial_stream(address, tls_fingerprint=tls_fingerprint, ssl_context=ssl_context)
+        stream = await dial_stream(
+            address,
+            tls_fingerprint=tls_fingerprint,
+            ssl_context=ssl_context,
+            client_certificate=client_certificate,
+        )
     if stream is None:
         raise ConnectFailed(stage="tcp", url=address.url, message=f"no connection within {timeout:g} s", retryable=True)
     try:
@@ -79,6 +86,9 @@ async def exchange(
             elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)) or event is h11.PAUSED:
                 return HttpAnswer(status, seen, bytes(body))
     except (h11.RemoteProtocolError, trio.BrokenResourceError) as error:
+        fault = tls_alert(error)
+        if fault is not None:
+            raise certificate_refused(address, fault) from error
         raise ConnectFailed(
             stage="http",
             url=address.url,

@@ -30,11 +30,13 @@ from openclaw_gateway.config.interpolate import Unresolved
 from openclaw_gateway.config.issues import nearest
 from openclaw_gateway.config.redact import MARKER
 from openclaw_gateway.config.settings import SECRETS, VALUE_ALIASES, Setting, pattern
+from openclaw_gateway.protocol.scopes import KNOWN_OPERATOR_SCOPES
 
 __all__ = [
     "BIND_NAMES",
     "DURATIONS",
     "RANGES",
+    "RESERVED_LISTENERS",
     "BadValueError",
     "duration",
     "duration_text",
@@ -44,11 +46,14 @@ __all__ = [
     "unresolved",
 ]
 
+RESERVED_LISTENERS: Final = frozenset({"main", "owner", "tailscale", "tunnel", "stream"})
 BIND_NAMES: Final = ("loopback", "lan", "tailnet", "auto", "custom")
 
 # Inclusive. What is not listed must be at least 1.
 RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "gateway.port": (0, 65535),
+    "gateway.tailscale.port": (1, 65535),
+    "gateway.listeners.*.port": (0, 65535),
     "gateway.transports.http.port": (1, 65535),
     "gateway.auth.refresh.maxUses": (1, 1_000_000_000),
     "gateway.auth.policy.minLength": (1, 1024),
@@ -64,11 +69,18 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "gateway.pairing.setupCodeTtlMs": (30_000, 600_000),
     "gateway.pairing.senderCodeTtlMs": (60_000, 7 * 86_400_000),
     "gateway.nodes.invokeTimeoutMs": (100, 86_400_000),
+    "gateway.remote.remotePort": (1, 65535),
+    "gateway.remote.routes.*.remotePort": (1, 65535),
+    "gateway.tunnels.*.port": (1, 65535),
+    "gateway.tunnels.*.bindPort": (1, 65535),
+    "gateway.tunnels.*.targetPort": (1, 65535),
+    "gateway.tunnels.*.aliveInterval": (1, 3_600),
     "logging.maxBytes": (65_536, 10 * 1024**3),
     "logging.backups": (0, 1_000),
 }
 
 _MAX_LIST: Final = 1_000
+_MIN_PROXY_SECRET: Final = 24
 _MAX_TEXT: Final = 4_096
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
@@ -438,7 +450,152 @@ def _zone(value: Any, path: str) -> str:
         ) from error
 
 
+def _peers(value: Any, path: str) -> tuple[str, ...]:
+    """Networks that may connect or may not; one that covers every address of a kind is a sensible thing to say here."""
+
+    def one(entry: Any) -> tuple[str, ...]:
+        word = entry.strip() if isinstance(entry, str) else ""
+        return (word,) if word in {"0.0.0.0/0", "::/0"} else network(entry)
+
+    return _entries(value, path, one)
+
+
+def _listener_name(value: Any, path: str) -> str:
+    del path
+    if not isinstance(value, str) or re.fullmatch(r"[a-z][a-z0-9-]{0,31}", value) is None:
+        raise BadValueError("must be 1 to 32 small letters, digits and hyphens, beginning with a letter")
+    if value in RESERVED_LISTENERS:
+        raise BadValueError("is the name of a listener that the gateway opens itself")
+    return value
+
+
+def _listener_bind(value: Any, path: str) -> str:
+    found = _bind(value, path)
+    if found == "custom":
+        raise BadValueError("names no address here; write the address itself", ("loopback", "lan", "an IP address"))
+    return found
+
+
+def _ceiling(value: Any, path: str) -> tuple[str, ...]:
+    """RPC methods by exact name or ``family.*``, HTTP paths by exact path or ``/folder/*``."""
+
+    def one(entry: Any) -> tuple[str, ...]:
+        if not isinstance(entry, str) or re.fullmatch(r"/?[A-Za-z0-9._/-]{0,126}\*?", entry) is None or not entry:
+            raise BadValueError("must be a method such as health, a family such as node.*, or a path such as /join/*")
+        if entry.endswith("*") and not entry.endswith((".*", "/*")):
+            raise BadValueError("a star stands for what comes behind a dot or a slash", nearest=entry[:-1] + ".*")
+        return (entry,)
+
+    return _entries(value, path, one)
+
+
+def _scopes(value: Any, path: str) -> tuple[str, ...]:
+    known = sorted(KNOWN_OPERATOR_SCOPES)
+
+    def one(entry: Any) -> tuple[str, ...]:
+        if not isinstance(entry, str) or entry not in KNOWN_OPERATOR_SCOPES:
+            hint = nearest(entry, known) if isinstance(entry, str) else None
+            raise BadValueError(f"must be one of {', '.join(known)}", nearest=hint)
+        return (str(entry),)
+
+    return _entries(value, path, one)
+
+
+def _header(entry: Any) -> tuple[str, ...]:
+    if not isinstance(entry, str) or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", entry.strip()) is None:
+        raise BadValueError("must be the name of an HTTP header, such as x-forwarded-user")
+    return (entry.strip().lower(),)
+
+
+def _proxy_secret(value: Any, path: str) -> str:
+    text = _secret(value, path)
+    if len(text) < _MIN_PROXY_SECRET or not text.isascii():
+        raise BadValueError(f"must be at least {_MIN_PROXY_SECRET} ASCII characters; make one: openssl rand -hex 32")
+    return text
+
+
+def _whole(read: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    """A list of which no part may be used alone: with an entry less it would ask for less, or let more people in."""
+
+    def strict(value: Any, path: str) -> Any:
+        try:
+            return read(value, path)
+        except BadValueError as bad:
+            raise attrs.evolve(bad, kept=None) from None
+
+    return strict
+
+
+def _headers(value: Any, path: str) -> tuple[str, ...]:
+    return _entries(value, path, _header)
+
+
+def _users(value: Any, path: str) -> tuple[str, ...]:
+    return _entries(value, path, lambda entry: (_user(entry),))
+
+
+def _user(entry: Any) -> str:
+    text = _text(entry).strip()
+    if not text or len(text) > 256 or "," in text:
+        raise BadValueError("must be a user as the proxy names them, without a comma")
+    return text
+
+
+def _identity_scopes(value: Any, path: str) -> Mapping[str, tuple[str, ...]]:
+    """A map from user to scopes. One faulty user makes it faulty as a whole: CLOSED then gives nobody anything."""
+    if not isinstance(value, dict):
+        raise BadValueError('must be a block such as { "nick@example.com": ["operator.read"] }')
+    if len(value) > _MAX_LIST:
+        raise BadValueError(f"has more than {_MAX_LIST} users")
+    return {_user(name): _scopes(scopes, path) for name, scopes in value.items()}
+
+
+_OWN_READERS: Final = frozenset({"gateway.auth.passwordHash", "gateway.auth.trustedProxy.secret"})
 DURATIONS: Final = ("gateway.auth.policy.maxAge", "gateway.auth.expiresIn")
+
+def _ssh_target(value: Any, path: str) -> str:
+    from openclaw_gateway.tunnels.spec import parse_target
+
+    return str(_tunnels(parse_target, value))
+
+
+def _ssh_host(value: Any, path: str) -> str:
+    from openclaw_gateway.tunnels.spec import parse_target
+
+    host = _text(value)
+    target = _tunnels(parse_target, host if ":" not in host else f"[{host}]")
+    if target.user is not None or target.port is not None:
+        raise BadValueError("is a host alone; user and port have settings of their own")
+    return str(target.host)
+
+
+def _ssh_user(value: Any, path: str) -> str:
+    from openclaw_gateway.tunnels.spec import parse_target
+
+    return str(_tunnels(parse_target, f"{_text(value)}@host").user)
+
+
+def _key_file(value: Any, path: str) -> str:
+    from openclaw_gateway.tunnels.spec import check_file
+
+    return str(_tunnels(check_file, str(Path(_text(value)).expanduser())))
+
+
+def _tunnel_name(value: Any, path: str) -> str:
+    from openclaw_gateway.tunnels.spec import check_name
+
+    return str(_tunnels(check_name, value))
+
+
+def _tunnels(read: Callable[[str], Any], value: Any) -> Any:
+    """What a reader of `tunnels.spec` makes of ``value``: what ssh would get is judged in one place."""
+    from openclaw_gateway.tunnels.spec import TunnelRefused
+
+    try:
+        return read(_text(value))
+    except TunnelRefused as error:
+        raise BadValueError(error.message) from error
+
 
 _SPECIAL: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "gateway.bind": _bind,
@@ -447,6 +604,18 @@ _SPECIAL: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "gateway.auth.passwordChangedAt": _instant,
     **dict.fromkeys(DURATIONS, duration),
     "gateway.trustedProxies": _networks,
+    "gateway.auth.trustedProxy.userHeader": lambda value, path: _header(value)[0],
+    "gateway.auth.trustedProxy.requiredHeaders": _whole(_headers),
+    "gateway.auth.trustedProxy.allowUsers": _whole(_users),
+    "gateway.auth.identityScopes": _whole(_identity_scopes),
+    "gateway.network.allow": _peers,
+    "gateway.network.deny": _peers,
+    "gateway.listeners.*.name": _listener_name,
+    "gateway.listeners.*.bind": _listener_bind,
+    "gateway.listeners.*.allow": _peers,
+    "gateway.listeners.*.deny": _peers,
+    "gateway.listeners.*.methods": _ceiling,
+    "gateway.listeners.*.scopes": _scopes,
     "gateway.pairing.autoApprove.lan": _networks,
     "gateway.nodes.commands.allow": _commands,
     "gateway.nodes.commands.deny": _commands,
@@ -456,8 +625,22 @@ _SPECIAL: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "gateway.remote.url": _url,
     "gateway.remote.tlsFingerprint": _fingerprint,
     "discovery.wideArea.domain": _zone,
+    "gateway.remote.sshTarget": _ssh_target,
+    "gateway.remote.sshIdentity": _key_file,
+    "gateway.remote.sshKnownHosts": _key_file,
+    "gateway.remote.routes.*.sshKnownHosts": _key_file,
+    "gateway.remote.routes.*.url": _url,
+    "gateway.remote.routes.*.tlsFingerprint": _fingerprint,
+    "gateway.remote.routes.*.sshTarget": _ssh_target,
+    "gateway.remote.routes.*.sshIdentity": _key_file,
+    "gateway.tunnels.*.name": _tunnel_name,
+    "gateway.tunnels.*.host": _ssh_host,
+    "gateway.tunnels.*.user": _ssh_user,
+    "gateway.tunnels.*.identity": _key_file,
+    "gateway.tunnels.*.knownHosts": _key_file,
     "channels.*.dm.allowFrom": _senders,
-    **{path: _secret for path in SECRETS if path != "gateway.auth.passwordHash"},
+    **{path: _secret for path in SECRETS if path not in _OWN_READERS},
+    "gateway.auth.trustedProxy.secret": _proxy_secret,
 }
 
 assert all(pattern(path) == path for path in _SPECIAL)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["config_path", "generated_token_path", "last_good_path", "state_dir"]
+__all__ = ["config_path", "generated_token_path", "last_good_path", "pending_path", "state_dir"]
 
 
 def state_dir(env: Mapping[str, str]) -> Path:
@@ -31,6 +31,11 @@ def config_path(env: Mapping[str, str]) -> Path:
 def last_good_path(state: Path) -> Path:
     """The last configuration text that was valid as a whole."""
     return state / "config" / "last-good.json5"
+
+
+def pending_path(state: Path) -> Path:
+    """A change of the configuration that waits for its confirmation."""
+    return state / "config" / "pending.json"
 
 
 def generated_token_path(state: Path) -> Path:

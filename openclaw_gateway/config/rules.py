@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 
 from openclaw_gateway.config.issues import ConfigIssue
-from openclaw_gateway.config.schema import GatewayConfig, PasswordPolicy
+from openclaw_gateway.config.schema import GatewayConfig, ListenerConfig, PasswordPolicy, TunnelConfig
 from openclaw_gateway.policy.senders import read_allow_from
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
 TOKEN_VARIABLE: Final = "OPENCLAW_GATEWAY_TOKEN"  # noqa: S105 - the name of a variable
 PASSWORD_VARIABLE: Final = "OPENCLAW_GATEWAY_PASSWORD"  # noqa: S105 - the name of a variable
 FUNNEL_TOKEN_LENGTH: Final = 24
+MAX_LISTENERS: Final = 8  # beside the main one and those that tunnels and Tailscale open
 _WEAK_TOKEN: Final = 16
 _WIDE_NETWORK: Final = {4: 8, 6: 16}  # prefixes up to these cover far more than a proxy
 
@@ -78,6 +79,9 @@ def apply_rules(
     _password(config, found, env)
     config = _ports(config, found)
     config = _exposure(config, found, env)
+    config = _listeners(config, found)
+    config = _tunnels(config, found)
+    _tls(config, found)
     _surroundings(config, found)
     _senders(config, found)
     return config, (*mild, *found)
@@ -88,12 +92,14 @@ def _milder(issue: ConfigIssue, config: GatewayConfig) -> ConfigIssue:
     used = {
         "token": {"gateway.auth.token"},
         "password": {"gateway.auth.password", "gateway.auth.passwordHash"},
-        "trusted-proxy": {"gateway.auth.token", "gateway.auth.password", "gateway.auth.passwordHash"},
+        "trusted-proxy": {"gateway.auth.token", "gateway.auth.password", "gateway.auth.trustedProxy.secret"},
         "none": set() if is_loopback_bind(config) else {"gateway.auth.token"},
     }[config.auth.type]
     if config.mode == "remote":
         used = used | {"gateway.remote.token", "gateway.remote.password"}
-    secret = issue.path.startswith(("gateway.auth.token", "gateway.auth.password", "gateway.remote."))
+    secret = issue.path.startswith(
+        ("gateway.auth.token", "gateway.auth.password", "gateway.auth.trustedProxy.secret", "gateway.remote.")
+    )
     if issue.severity == "fatal" and secret and issue.path not in used:
         return attrs.evolve(issue, severity="warning", message=issue.message + "; the setting is not in use")
     return issue
@@ -140,20 +146,12 @@ def _auth(
         found.append(
             ConfigIssue(
                 path="gateway.trustedProxies",
-                message="gateway.auth.type is trusted-proxy, but no proxy is trusted",
-                severity="fatal",
+                message="gateway.auth.type is trusted-proxy, but no proxy is trusted: nobody comes in by name",
+                severity="fatal" if auth.token is None and auth.password is None else "warning",
                 fix="openclaw config set gateway.trustedProxies '[\"<address of the proxy>\"]'",
             )
         )
-    if auth.type == "trusted-proxy" and auth.token is None and "gateway.auth.token" not in unread:
-        found.append(
-            ConfigIssue(
-                path="gateway.auth.type",
-                message="trusted-proxy without gateway.auth.token admits nobody: no identity from a proxy is read yet",
-                severity="fatal",
-                fix="openclaw config set gateway.auth.type token",
-            )
-        )
+    _trusted_proxy(config, found, unread)
     if auth.type == "none" and not is_loopback_bind(config):
         found.append(
             ConfigIssue(
@@ -171,6 +169,43 @@ def _auth(
                 message=f"shorter than {_WEAK_TOKEN} characters: it can be guessed{where}",
                 severity="warning",
                 fix="openclaw config unset gateway.auth.token",
+            )
+        )
+
+
+def _trusted_proxy(config: GatewayConfig, found: list[ConfigIssue], unread: set[str]) -> None:
+    auth, proxy = config.auth, config.auth.trusted_proxy
+    if auth.type != "trusted-proxy":
+        return
+    if proxy.user_header is None:
+        secret = auth.token is not None or auth.password is not None
+        hopeless = not secret and not unread & {"gateway.auth.token", "gateway.auth.password"}
+        found.append(
+            ConfigIssue(
+                path="gateway.auth.trustedProxy.userHeader",
+                message="gateway.auth.type is trusted-proxy, and no header names the person: nobody comes in by name"
+                + (", and there is no token either" if hopeless else ""),
+                severity="fatal" if hopeless else "warning",
+                fix="openclaw config set gateway.auth.trustedProxy.userHeader x-forwarded-user",
+            )
+        )
+    elif not proxy.allow_users:
+        found.append(
+            ConfigIssue(
+                path="gateway.auth.trustedProxy.allowUsers",
+                message="is empty: everybody whom the proxy lets through is let in",
+                severity="warning",
+                fix="openclaw config set gateway.auth.trustedProxy.allowUsers '[\"<user>\"]'",
+            )
+        )
+    if proxy.allow_loopback and proxy.secret is None and "gateway.auth.trustedProxy.secret" not in unread:
+        found.append(
+            ConfigIssue(
+                path="gateway.auth.trustedProxy.allowLoopback",
+                message="every program on this host could name a person: the proxy has to prove itself with a secret; "
+                "until then nobody comes in by name from this host",
+                severity="warning",
+                fix="openclaw config set gateway.auth.trustedProxy.secret '${NAME_OF_A_VARIABLE}'",
             )
         )
 
@@ -225,6 +260,89 @@ def _ports(config: GatewayConfig, found: list[ConfigIssue]) -> GatewayConfig:
     return attrs.evolve(config, transports=attrs.evolve(config.transports, http=attrs.evolve(http, port=None)))
 
 
+def _listeners(config: GatewayConfig, found: list[ConfigIssue]) -> GatewayConfig:
+    """Further listeners: each has its own name and place, and none that others can reach is open."""
+    kept: list[ListenerConfig] = []
+    names: set[str] = set()
+    for index, listener in enumerate(config.listeners):
+        path = f"gateway.listeners.{index}"
+        fault, fix = _listener_fault(config, listener, names, kept)
+        if fault is not None:
+            found.append(ConfigIssue(path=path, message=f"{fault}; this listener is not opened", fix=fix))
+            continue
+        names.add(listener.name)
+        kept.append(listener)
+    return config if len(kept) == len(config.listeners) else attrs.evolve(config, listeners=tuple(kept))
+
+
+def _listener_fault(
+    config: GatewayConfig, listener: ListenerConfig, names: set[str], others: list[ListenerConfig]
+) -> tuple[str | None, str | None]:
+    if listener.name in names:
+        return f"there is a listener named {listener.name} already", "openclaw config get gateway.listeners"
+    if len(others) >= MAX_LISTENERS:
+        return f"more than {MAX_LISTENERS} listeners", "openclaw config get gateway.listeners"
+    taken = [other.name for other in others if other.port == listener.port and listener.port]
+    if listener.port and (listener.port == config.port or taken):
+        whose = taken[0] if taken else "the main listener"
+        return f"port {listener.port} is that of {whose}", "give it a port of its own"
+    if listener.auth == "none" and not is_loopback_bind(attrs.evolve(config, bind=listener.bind)):
+        return f"auth none is not possible with bind {listener.bind}", "openclaw config unset gateway.listeners"
+    if listener.auth == "password" and not (config.auth.password or config.auth.password_hash):
+        fix = "openclaw config set gateway.auth.passwordHash '<bcrypt hash>'"
+        return "auth password, but no password is set in the configuration", fix
+    if (listener.auth == "trusted-proxy" or listener.proxy_protocol) and not config.trusted_proxies:
+        what = "proxyProtocol" if listener.proxy_protocol else "auth trusted-proxy"
+        return f"{what}, but no proxy is trusted", "openclaw config set gateway.trustedProxies '[\"<address>\"]'"
+    return None, None
+
+
+def _tls(config: GatewayConfig, found: list[ConfigIssue]) -> None:
+    tls = config.tls
+    encrypted = tls.enabled or any(listener.tls for listener in config.listeners)
+    if tls.key_path is not None and tls.cert_path is None:
+        found.append(
+            ConfigIssue(
+                path="gateway.tls.certPath",
+                message="gateway.tls.keyPath is set, but no certificate: the key is not used",
+                fix="openclaw config set gateway.tls.certPath <file>",
+            )
+        )
+    if encrypted and tls.cert_path is None and not tls.auto_generate:
+        found.append(
+            ConfigIssue(
+                path="gateway.tls.certPath",
+                message="no certificate is configured, and none may be generated; in use: a generated one",
+                fix="openclaw config set gateway.tls.certPath <file>",
+            )
+        )
+    if tls.client_auth != "off" and not encrypted:
+        found.append(
+            ConfigIssue(
+                path="gateway.tls.clientAuth",
+                message=f"{tls.client_auth}, but nothing is encrypted: client certificates are not asked for",
+                severity="warning",
+                fix="openclaw config set gateway.tls.enabled true",
+            )
+        )
+    network = config.network
+    loopback = ipaddress.ip_address("127.0.0.1")
+    kept_out = _holds(network.deny, loopback) or bool(network.allow and not _holds(network.allow, loopback))
+    if kept_out:
+        found.append(
+            ConfigIssue(
+                path="gateway.network",
+                message="127.0.0.1 may not connect: the commands of this host reach the gateway only as its owner",
+                severity="warning",
+                fix="add 127.0.0.1 to gateway.network.allow, and take it out of gateway.network.deny",
+            )
+        )
+
+
+def _holds(entries: tuple[str, ...], address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(address in ipaddress.ip_network(entry, strict=False) for entry in entries)
+
+
 def _exposure(config: GatewayConfig, found: list[ConfigIssue], env: Mapping[str, str]) -> GatewayConfig:
     mode, auth = config.tailscale.mode, config.auth
     if mode == "off":
@@ -247,6 +365,27 @@ def _exposure(config: GatewayConfig, found: list[ConfigIssue], env: Mapping[str,
         return config
     found.append(ConfigIssue(path="gateway.tailscale.mode", message=f"{mode} {fault}; in use: off", fix=fix))
     return attrs.evolve(config, tailscale=attrs.evolve(config.tailscale, mode="off"))
+
+
+def _tunnels(config: GatewayConfig, found: list[ConfigIssue]) -> GatewayConfig:
+    """What a published tunnel carries comes from another host: it needs authentication. Names tell tunnels apart."""
+    kept: dict[str, TunnelConfig] = {}
+    for number, tunnel in enumerate(config.tunnels):
+        path = f"gateway.tunnels.{number}"
+        publishes = tunnel.direction == "remote" and tunnel.target_port in {None, config.port}
+        if tunnel.name in kept:
+            message = f"another tunnel is called {tunnel.name}; this one is not in use"
+            found.append(
+                ConfigIssue(path=f"{path}.name", message=message, fix=f"openclaw config set {path}.name <another>")
+            )
+        elif publishes and config.auth.type == "none":
+            message = "publishes the gateway on another host, but gateway.auth.type is none; not in use"
+            fix = "openclaw config set gateway.auth.type token"
+            found.append(ConfigIssue(path=f"{path}.direction", message=message, fix=fix))
+        else:
+            # The gateway's own port would make everybody who comes through look local; the entrance does not (V13).
+            kept[tunnel.name] = attrs.evolve(tunnel, target_port=None) if publishes else tunnel
+    return attrs.evolve(config, tunnels=tuple(kept.values())) if config.tunnels else config
 
 
 def _surroundings(config: GatewayConfig, found: list[ConfigIssue]) -> None:

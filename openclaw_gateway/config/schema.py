@@ -24,16 +24,22 @@ __all__ = [
     "DiscoveryConfig",
     "GatewayConfig",
     "HttpConfig",
+    "ListenerConfig",
     "LoggingConfig",
     "MdnsConfig",
+    "NetworkConfig",
     "NodeCommandsConfig",
     "NodesConfig",
     "PairingConfig",
     "PasswordPolicy",
     "RefreshConfig",
     "RemoteConfig",
+    "RouteConfig",
     "TailscaleConfig",
+    "TlsConfig",
     "TransportsConfig",
+    "TrustedProxyConfig",
+    "TunnelConfig",
     "WebSocketConfig",
     "WideAreaConfig",
 ]
@@ -58,6 +64,17 @@ class PasswordPolicy(Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
+class TrustedProxyConfig(Value):
+    """Which words of a trusted proxy name a person. Header names are lower case."""
+
+    user_header: str | None = None  # None: nobody is named, and nobody is let in by name
+    required_headers: tuple[str, ...] = ()
+    allow_users: tuple[str, ...] = ()  # (): everybody whom the proxy let through
+    allow_loopback: bool = False  # a proxy on this very host; it needs `secret` too
+    secret: str | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class AuthConfig(Value):
     type: AuthType = "token"
     token: str | None = attrs.field(default=None, repr=False)
@@ -69,6 +86,8 @@ class AuthConfig(Value):
     refresh: RefreshConfig = attrs.field(factory=RefreshConfig)
     allow_tailscale: bool | None = None
     allow_query_token: bool = True
+    trusted_proxy: TrustedProxyConfig = attrs.field(factory=TrustedProxyConfig)
+    identity_scopes: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)  # a verified user -> operator scopes
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -107,6 +126,42 @@ class TransportsConfig(Value):
 class TailscaleConfig(Value):
     mode: Literal["off", "serve", "funnel"] = "off"
     reset_on_exit: bool = True
+    port: int = 443  # of the tailnet's name; the funnel allows 443, 8443 and 10000
+    socket: Path | None = None  # tailscaled's; None: where it usually is
+    command: str | None = None  # the tailscale program, to be used instead of the socket
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class TlsConfig(Value):
+    enabled: bool = False
+    auto_generate: bool = True  # make a certificate where none is configured
+    cert_path: Path | None = None  # PEM, the gateway's own first
+    key_path: Path | None = None
+    ca_path: Path | None = None  # further authorities for client certificates
+    client_auth: Literal["off", "optional", "required"] = "off"
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class NetworkConfig(Value):
+    allow: tuple[str, ...] = ()  # CIDRs; empty: everybody who is not denied
+    deny: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ListenerConfig(Value):
+    """A listener beside the main one. What is None is as the main one has it."""
+
+    name: str
+    port: int
+    bind: str = "loopback"
+    tls: bool | None = None
+    client_auth: Literal["off", "optional", "required"] | None = None
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    methods: tuple[str, ...] | None = None  # RPC methods (family.*) and HTTP paths that may be used; None: all
+    scopes: tuple[str, ...] | None = None  # operator scopes that can be had here; None: all
+    auth: AuthType | None = None
+    proxy_protocol: bool = False
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -145,11 +200,50 @@ class NodesConfig(Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class RemoteConfig(Value):
+class RouteConfig(Value):
+    """One more way to the remote gateway."""
+
+    transport: Literal["direct", "ssh", "tailnet"] | None = None  # None: ssh where ssh_target is given, else direct
     url: str | None = None
+    remote_port: int | None = None  # the gateway's port as the ssh host sees it
+    ssh_target: str | None = None
+    ssh_identity: str | None = None
+    ssh_host_key_policy: Literal["strict", "openssh"] = "strict"
+    ssh_known_hosts: str | None = None
+    tls_fingerprint: str | None = None
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RemoteConfig(Value):
+    transport: Literal["direct", "ssh", "tailnet"] | None = None
+    url: str | None = None
+    remote_port: int | None = None
     token: str | None = attrs.field(default=None, repr=False)
     password: str | None = attrs.field(default=None, repr=False)
     tls_fingerprint: str | None = None
+    ssh_target: str | None = None
+    ssh_identity: str | None = None
+    ssh_host_key_policy: Literal["strict", "openssh"] = "strict"
+    ssh_known_hosts: str | None = None
+    routes: tuple[RouteConfig, ...] = ()
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class TunnelConfig(Value):
+    """An ssh tunnel that the gateway keeps open."""
+
+    name: str
+    host: str
+    direction: Literal["local", "remote"] = "remote"
+    user: str | None = None
+    port: int | None = None
+    bind_port: int = 18789
+    target_port: int | None = None  # None: this gateway (remote), 18789 over there (local)
+    identity: str | None = None
+    known_hosts: str | None = None
+    host_key_policy: Literal["strict", "openssh"] = "strict"
+    alive_interval: int = 60  # seconds
+    enabled: bool = True
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -205,9 +299,15 @@ class GatewayConfig(Value):
     tailscale: TailscaleConfig = attrs.field(factory=TailscaleConfig)
     control_ui: ControlUiConfig = attrs.field(factory=ControlUiConfig)
     trusted_proxies: tuple[str, ...] = ()
+    client_address_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"  # what those proxies write
+    proxy_protocol: bool = False  # the main listener reads a PROXY header first; from trusted proxies only
+    tls: TlsConfig = attrs.field(factory=TlsConfig)
+    network: NetworkConfig = attrs.field(factory=NetworkConfig)
+    listeners: tuple[ListenerConfig, ...] = ()
     pairing: PairingConfig = attrs.field(factory=PairingConfig)
     nodes: NodesConfig = attrs.field(factory=NodesConfig)
     remote: RemoteConfig = attrs.field(factory=RemoteConfig)
+    tunnels: tuple[TunnelConfig, ...] = ()
     channels: Mapping[str, ChannelConfig] = attrs.field(factory=dict)
     discovery: DiscoveryConfig = attrs.field(factory=DiscoveryConfig)
     logging: LoggingConfig = attrs.field(factory=LoggingConfig)

@@ -83,11 +83,15 @@ def resolve_auth(
     if auth.type == "password":
         return _password(config, env, overridden)
     if auth.type == "trusted-proxy":
-        # The proxy vouches for people; a token that was set on purpose stays the way in for programs on this host.
-        if auth.token is None:
-            return ResolvedAuth(type="trusted-proxy", source="config gateway.trustedProxies")
-        source = _label("gateway.auth.token", overridden)
-        return ResolvedAuth(type="trusted-proxy", token=auth.token, source=source, fingerprint=fingerprint(auth.token))
+        # The proxy vouches for people; a secret that was set on purpose stays the way in for programs on this host.
+        # OpenClaw takes a password for that, we take either.
+        for key, secret in (("gateway.auth.token", auth.token), ("gateway.auth.password", auth.password)):
+            if secret is not None:
+                source = _label(key, overridden)
+                return ResolvedAuth(
+                    type="trusted-proxy", token=secret, source=source, fingerprint=fingerprint(secret)
+                )
+        return ResolvedAuth(type="trusted-proxy", source="config gateway.trustedProxies")
     if auth.token is not None:
         source = _label("gateway.auth.token", overridden)
         return _token(auth.token, source, forced=forced)

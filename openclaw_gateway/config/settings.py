@@ -64,6 +64,7 @@ SECRETS: Final = frozenset(
         "gateway.auth.token",
         "gateway.auth.password",
         "gateway.auth.passwordHash",
+        "gateway.auth.trustedProxy.secret",
         "gateway.remote.token",
         "gateway.remote.password",
     }

@@ -40,7 +40,17 @@ from openclaw_gateway.value import Value
 __all__ = ["CLOSED", "FATAL", "Structured", "canonicalise", "structure"]
 
 # Wrong here, nothing may be guessed.
-FATAL: Final = SECRETS | {"gateway.auth.type"}
+FATAL: Final = SECRETS | {
+    "gateway.auth.type",
+    "gateway.network.allow",  # without the bad entry, either list would let somebody in
+    "gateway.network.deny",
+    "gateway.tls.enabled",
+}
+
+# A list that cannot be read must not turn into an empty one, which would ask for nothing or let everybody in: a header
+# that no proxy sends, a user that no proxy can name (a comma names nobody, policy.vouching).
+UNREADABLE_HEADER: Final = "x-openclaw-required-headers-unreadable"
+NOBODY: Final = "(nobody, unreadable)"
 
 # Wrong here, the door is closed.
 CLOSED: Final[Mapping[str, Any]] = {
@@ -60,6 +70,14 @@ CLOSED: Final[Mapping[str, Any]] = {
     "gateway.tailscale.mode": "off",
     "gateway.controlUi.allowedOrigins": (),
     "gateway.trustedProxies": (),
+    "gateway.clientAddressHeader": "x-forwarded-for",
+    "gateway.auth.trustedProxy.userHeader": None,
+    "gateway.auth.trustedProxy.requiredHeaders": (UNREADABLE_HEADER,),
+    "gateway.auth.trustedProxy.allowUsers": (NOBODY,),
+    "gateway.auth.trustedProxy.allowLoopback": False,
+    "gateway.auth.identityScopes": {},
+    "gateway.proxyProtocol": False,
+    "gateway.tls.clientAuth": "required",
     "gateway.pairing.autoApprove.loopback": False,
     "gateway.pairing.autoApprove.ownTailnet": False,
     "gateway.pairing.autoApprove.lan": (),

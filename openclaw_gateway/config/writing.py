@@ -30,7 +30,16 @@ from openclaw_gateway.config.paths import state_dir
 from openclaw_gateway.config.redact import MARKER, restore_raw
 from openclaw_gateway.errors import GatewayError
 
-__all__ = ["BACKUPS", "ConfigConflictError", "apply_patch", "apply_raw", "backup_paths", "read_text", "write_config"]
+__all__ = [
+    "BACKUPS",
+    "ConfigConflictError",
+    "apply_patch",
+    "apply_raw",
+    "backup_paths",
+    "put_back",
+    "read_text",
+    "write_config",
+]
 
 BACKUPS: Final = 5
 
@@ -97,6 +106,19 @@ def write_config(
         if raw != present or not target.exists():
             _replace(target, raw.encode())
     return loaded, issues
+
+
+def put_back(path: Path, raw: str, *, base_hash: str) -> None:
+    """Replace the text by one that stood here before, without judging it: it is what its owner had.
+
+    Raises `ConfigConflictError` where the file is not the one of ``base_hash``, `OSError`.
+    """
+    target = path.resolve() if path.is_symlink() else path
+    with _locked(target.parent):
+        present_hash = hashlib.sha256(read_text(target).encode()).hexdigest()
+        if present_hash != base_hash:
+            raise ConfigConflictError(path, present_hash)
+        _replace(target, raw.encode())
 
 
 def apply_patch(

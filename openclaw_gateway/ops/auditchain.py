@@ -67,7 +67,12 @@ class Action(enum.StrEnum):
     SETUP_CODE_REVOKED = "setup-code.revoked"
     KEY_REGISTERED = "key.registered"
     CHANNEL_REFUSED = "channel.refused"
+    CERTIFICATE_ISSUED = "certificate.issued"
+    CERTIFICATE_REVOKED = "certificate.revoked"
     CONFIG_CHANGED = "config.changed"
+    CONFIG_PENDING = "config.pending"
+    CONFIG_CONFIRMED = "config.confirmed"
+    CONFIG_ROLLED_BACK = "config.rolled-back"
     EXPOSURE_CHANGED = "exposure.changed"
     GATEWAY_STARTED = "gateway.started"
     GATEWAY_STOPPED = "gateway.stopped"
@@ -151,7 +156,12 @@ ACTIONS: Final[Mapping[Action, frozenset[str]]] = {
     Action.SETUP_CODE_REVOKED: _TOKEN,
     Action.KEY_REGISTERED: frozenset({"fingerprint"}),
     Action.CHANNEL_REFUSED: frozenset({"close_code", "repeated"}),
+    Action.CERTIFICATE_ISSUED: _TOKEN,
+    Action.CERTIFICATE_REVOKED: _TOKEN,
     Action.CONFIG_CHANGED: frozenset({"keys", "hash_after", "source"}),
+    Action.CONFIG_PENDING: frozenset({"keys", "hash_after", "expires_at"}),
+    Action.CONFIG_CONFIRMED: frozenset({"keys", "hash_after"}),
+    Action.CONFIG_ROLLED_BACK: frozenset({"keys"}),
     Action.EXPOSURE_CHANGED: frozenset({"bind", "bind_before", "port", "auth", "auth_before", "tailscale", "keys"}),
     Action.GATEWAY_STARTED: frozenset({"bind", "port", "auth", "tailscale", "pid", "version"}),
     Action.GATEWAY_STOPPED: frozenset({"pid"}),

@@ -92,17 +92,23 @@ def gateway(patient: Patient) -> list[Finding]:
     except (TargetError, ConnectFailed) as error:
         return [found("gateway", "fail", str(error), getattr(error, "fix", None))]
 
-    async def visit(target: Target) -> str:
-        from openclaw_gateway.client import open_client
+    async def visit(aim: Target) -> str:
+        if not aim.routes:
+            return await look(aim)
+        from openclaw_gateway.client.route_dial import open_route
+
+        async with open_route(aim) as reached:
+            return f"{reached.via}: {await look(reached)}"
+
+    async def look(target: Target) -> str:
         from openclaw_gateway.client.http import get
+        from openclaw_gateway.client.reach import open_reached
 
         answer = await get(
-            target.address, "/readyz", timeout=_SECONDS, tls_fingerprint=target.tls_fingerprint
+            target.address, "/readyz", timeout=_SECONDS, tls_fingerprint=target.tls_fingerprint,
+            client_certificate=target.client_certificate,
         )
-        async with open_client(
-            target.url, auth=target.credentials, client_id="cli", mode="cli", timeout=_SECONDS,
-            tls_fingerprint=target.tls_fingerprint, allow_insecure=target.local,
-        ) as client:  # fmt: skip
+        async with open_reached(target, timeout=_SECONDS) as client:
             how = client.hello.method or "accepted"
             return f"{target.url}: ready {answer.status}, auth {how}, version {client.hello.server_version}"
 

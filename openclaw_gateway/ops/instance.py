@@ -28,7 +28,15 @@ import attrs
 from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.ops.statedir import StateDirUnsafe, ensure_private_dir
 
-__all__ = ["AlreadyRunning", "Holder", "InstanceLock", "read_holder", "signal_holder", "wait_released"]
+__all__ = [
+    "AlreadyRunning",
+    "Holder",
+    "InstanceLock",
+    "process_start_time",
+    "read_holder",
+    "signal_holder",
+    "wait_released",
+]
 
 LOCK_FILE: Final = "gateway.lock"
 _MAX_NOTE_BYTES: Final = 4096
@@ -98,7 +106,7 @@ class InstanceLock:
             _lock_with_patience(fd, state_dir)
             note = {
                 "pid": os.getpid(),
-                "startTime": _start_time(os.getpid()),
+                "startTime": process_start_time(os.getpid()),
                 "port": port,
                 "bind": bind,
                 "url": url,
@@ -230,7 +238,7 @@ def _identify(fd: int, state_dir: Path) -> Holder:
     for _ in range(_ATTEMPTS):
         note = _read_note(fd)
         pid, start = note.get("pid"), note.get("startTime")
-        if isinstance(pid, int) and pid > 0 and isinstance(start, str) and _start_time(pid) == start:
+        if isinstance(pid, int) and pid > 0 and isinstance(start, str) and process_start_time(pid) == start:
             return Holder(
                 state_dir=state_dir,
                 pid=pid,
@@ -267,7 +275,7 @@ def _proc_fields(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
-def _start_time(pid: int) -> str | None:
+def process_start_time(pid: int) -> str | None:
     """When a process began, as the system tells it; None if it is gone or has ended. Equal texts: the same process."""
     if _LINUX:
         try:

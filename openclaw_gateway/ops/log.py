@@ -48,6 +48,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "backup": "path of a copy that was made",
     "bind": "the configured bind",
     "bytes": "a size in bytes",
+    "certificate": "hex SHA-256 of a certificate",
     "channel": "a message channel's name",
     "client": "client id a peer states (display only)",
     "client_version": "client version a peer states (display only)",
@@ -85,6 +86,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "lag_ms": "how late the event loop ran, milliseconds",
     "level_name": "a log level",
     "limit": "the limit that was reached",
+    "listener": "name of a listener",
     "lost": "how many log lines could not be written",
     "method": "name of a method",
     "migration": "number of a store migration",
@@ -121,6 +123,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "tls": "TLS version, or off",
     "trail": "the reasons that led to a verdict",
     "transport": "websocket or http",
+    "tunnel": "name of an ssh tunnel",
     "url": "a URL without user, password, query string and fragment",
     "version": "a version of ours",
 }

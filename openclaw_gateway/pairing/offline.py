@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from openclaw_gateway.nodes.listing import node_source
 from openclaw_gateway.ops.audit import open_audit
 from openclaw_gateway.ops.health import now_ms
 from openclaw_gateway.ops.instance import InstanceLock
+from openclaw_gateway.pairing.clientcerts import IssuedCertificates, open_issued_certificates
 from openclaw_gateway.pairing.devices import open_device_book
 from openclaw_gateway.pairing.records import BookEvent
 from openclaw_gateway.pairing.sender_book import open_sender_book
 from openclaw_gateway.pairing.sender_codes import load_sender_codes
 from openclaw_gateway.pairing.senders import SenderGate
 from openclaw_gateway.pairing.tokens import load_device_tokens
-from openclaw_gateway.rpc import nodes, pairing, senders
+from openclaw_gateway.rpc import certificates, nodes, pairing, senders
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.owner import OwnerCaller, owner_call
 from openclaw_gateway.rpc.table import MethodTable
@@ -50,6 +52,11 @@ class OfflinePairing:
         """A method's payload, durable when it returns. Raises `CallError`."""
         raw = msgspec.Raw(msgspec.json.encode({} if params is None else params))
         return await owner_call(self._dispatcher, self._caller, method, raw)
+
+
+def _forget(issued: IssuedCertificates, device_id: str, role: str | None, spare: str | None) -> None:
+    if role is None:
+        issued.forget(device_id)
 
 
 def _to_nobody(event: BookEvent) -> None:
@@ -84,6 +91,7 @@ async def _open(state_dir: Path | None, config: GatewayConfig) -> AsyncGenerator
         open_device_book(store, clock=now_ms, tokens=tokens, request_ttl_ms=config.pairing.request_ttl_ms) as book,
         open_sender_book(store, clock=now_ms, codes=codes, code_ttl_ms=config.pairing.sender_code_ttl_ms) as people,
         open_node_hub(store, book, clock=now_ms) as hub,
+        open_issued_certificates(store, book, state_dir) as issued,
     ):
         table = MethodTable()
         nobody = SessionRegistry(limit=0, strangers=Strangers(0))
@@ -91,5 +99,9 @@ async def _open(state_dir: Path | None, config: GatewayConfig) -> AsyncGenerator
         pairing.register(table, book=book, registry=nobody, publish=_to_nobody, audit=audit)
         overview = senders.register(table, gate=gate, devices=book, clock=now_ms, audit=audit)
         nodes.register(table, hub, audit=audit)
+        book.on_cut = partial(_forget, issued)
+        certificates.register(
+            table, issued, fingerprint=lambda: None, client_auth=lambda: config.tls.client_auth, audit=audit
+        )
         overview.add(node_source(hub))
         yield OfflinePairing(Dispatcher(table))

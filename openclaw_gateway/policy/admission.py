@@ -13,6 +13,11 @@ grants (V10, V22); a wrong credential is never outweighed by a self-made key (V5
 Without a device: whoever holds the secret on this very host has what it asks for, whatever program it says it is.
 Anywhere else a device identity is required, even with the right secret.
 
+Whoever a trusted proxy (or the tailnet) vouches for is authenticated without a secret: as an operator, never as a
+node, and not beside an API key, which then is the narrower principal. Without a device such a person has exactly what
+``gateway.auth.identityScopes`` says; with a paired device that much more, for the session only, so that nothing of it
+outlives the vouching.
+
 An API key is a principal of its own: it gives at most its own scopes, to operators only, pairs no device by itself and
 hands out no device token, so that nothing outlives its revocation (V26). Without a device it works on this host, and
 for HTTP from anywhere over an encrypted connection.
@@ -45,6 +50,7 @@ from openclaw_gateway.policy.verdicts import (
     reader_hint,
     refuse,
 )
+from openclaw_gateway.policy.vouching import Vouched
 from openclaw_gateway.protocol.connect import CONTROL_UI_ID, ConnectAuth, ConnectParams, bearer_params
 from openclaw_gateway.protocol.device import DeviceVerdict
 from openclaw_gateway.protocol.errors import ERRORS
@@ -78,6 +84,14 @@ SecretSource = Literal["token", "password", "query", "bearer"]
 PROTOCOL: Final = 4
 LEGACY_PROTOCOL: Final = 3
 _WRONG: Final = frozenset({SecretOutcome.MISMATCH, SecretOutcome.MALFORMED, SecretOutcome.LOOKS_LIKE_SETUP_CODE})
+_NO_IDENTITY: Final = frozenset(
+    {
+        "proxy_attribution_required",
+        "trusted_proxy_missing_header",
+        "trusted_proxy_user_ambiguous",
+        "trusted_proxy_user_missing",
+    }
+)
 _BAD_KEYS: Final = frozenset(
     {ApiKeyOutcome.WRONG, ApiKeyOutcome.MALFORMED, ApiKeyOutcome.REVOKED, ApiKeyOutcome.EXPIRED}
 )
@@ -189,7 +203,7 @@ def device_token_candidates(auth: ConnectAuth) -> tuple[str, ...]:
 
 def admit(question: AdmissionQuestion) -> Admitted | PairingNeeded | Refused:
     """Decide. Never raises for anything a peer can send."""
-    q = question
+    q = _under_ceiling(question)
     protocol = _protocol(q.params, q.rules)
     if protocol is None:
         return _protocol_mismatch(q)
@@ -206,6 +220,9 @@ def admit(question: AdmissionQuestion) -> Admitted | PairingNeeded | Refused:
     trail = (*trail, *_evidence(q))
     if q.params.device is None or q.device is None:
         return _admit_without_device(q, protocol, trail)
+    certified = q.peer.arrival.certificate
+    if q.device.ok and certified is not None and certified != q.device.device_id:
+        return refuse("certificate-device-mismatch", (*trail, "client certificate: of another device"))
     if not q.device.ok or q.device.device_id is None:
         fault = q.device.fault or "device-signature"
         details = {"reason": fault, **q.device.details}
@@ -253,6 +270,14 @@ def admit_http(
 # --- the steps, in order ---
 
 
+def _under_ceiling(q: AdmissionQuestion) -> AdmissionQuestion:
+    """Whoever came in through a listener with a ceiling asks for no more than lies under it, whatever it asked for."""
+    ceiling = q.peer.arrival.ceiling
+    if ceiling.scopes is None:
+        return q
+    return attrs.evolve(q, params=attrs.evolve(q.params, scopes=ceiling.clip(q.params.scopes)))
+
+
 def _protocol(params: ConnectParams, rules: AdmissionRules) -> int | None:
     low, high = params.min_protocol, params.max_protocol
     if low <= PROTOCOL <= high:
@@ -290,9 +315,14 @@ def _origin_refused(q: AdmissionQuestion, trail: tuple[str, ...]) -> Refused:
 def _admit_without_device(q: AdmissionQuestion, protocol: int, trail: tuple[str, ...]) -> Admitted | Refused:
     if q.api_key is ApiKeyOutcome.MATCH:
         return _admit_api_key(q, protocol, trail)
+    person = _person(q)
+    if person is not None:
+        return _admit_person(q, person, protocol, trail)
     open_door = q.rules.auth_type == "none"
     if not open_door and q.secret is not SecretOutcome.MATCH:
         nothing = q.secret is SecretOutcome.MISSING and q.api_key is ApiKeyOutcome.NONE
+        if nothing and q.rules.auth_type == "trusted-proxy" and q.params.role == "operator":
+            return _unauthenticated(q, trail)
         if nothing and q.transport == "websocket" and not _other_credential(q.params.auth):
             return refuse("device-identity-required", trail, details=_way_in(q))
         return _unauthenticated(q, trail)
@@ -311,6 +341,48 @@ def _admit_without_device(q: AdmissionQuestion, protocol: int, trail: tuple[str,
         device_id=None,
         pair_silently=False,
         trail=(*trail, "admitted: on this host without a device"),
+    )
+
+
+def _person(q: AdmissionQuestion) -> Vouched | None:
+    """Who is vouched for, where that counts."""
+    vouched = q.peer.vouched
+    if vouched is None or not vouched.ok or q.params.role != "operator" or q.api_key is not ApiKeyOutcome.NONE:
+        return None
+    # A secret that was compared and found wrong is not outweighed by anybody's word (V59).
+    return None if q.secret in _WRONG or q.secret is SecretOutcome.LOCKED else vouched
+
+
+def _under_cap(person: Vouched | None, scopes: tuple[str, ...]) -> tuple[str, ...]:
+    """What the proxy lets through of ``scopes``."""
+    if person is None or person.cap is None:
+        return scopes
+    cap = frozenset(person.cap)
+    return tuple(scope for scope in scopes if satisfies(cap, scope))
+
+
+def _admit_person(
+    q: AdmissionQuestion, person: Vouched, protocol: int, trail: tuple[str, ...]
+) -> Admitted | Refused:
+    if not person.scopes:
+        hint = "pair this device, or: openclaw config set gateway.auth.identityScopes (on the gateway's host)"
+        reason = "no gateway.auth.identityScopes for this user"
+        return refuse("device-identity-required", (*trail, reason), details={"remediationHint": hint})
+    held = frozenset(person.scopes)
+    scopes = tuple(scope for scope in grantable(q.params.scopes) if satisfies(held, scope))
+    if q.params.client.mode == "probe":
+        scopes = ()
+    scopes = _under_cap(person, scopes)
+    return Admitted(
+        role=q.params.role,
+        scopes=scopes,
+        method=person.source,
+        protocol=protocol,
+        device_id=None,
+        pair_silently=False,
+        trail=(*trail, "admitted: vouched for"),
+        user=person.user,
+        session_scopes=scopes,
     )
 
 
@@ -364,12 +436,15 @@ def _admit_device(
 ) -> Admitted | PairingNeeded | Refused:
     method: AuthMethod
     paired = _approved(q, device_id)
+    person = _person(q)
     if q.setup is not None and _rests_on_setup_code(q):
         return _redeem(q, q.setup, device_id, protocol, trail, paired)
     if q.api_key is ApiKeyOutcome.MATCH:
         if q.params.role != "operator":
             return refuse("auth-api-key-role", trail, details=_advice("api_key_role", "review_auth_configuration"))
         method = "api-key"
+    elif person is not None:
+        method = person.source
     elif q.rules.auth_type == "none" or q.secret is SecretOutcome.MATCH:
         method = _method(q.rules)
     elif q.device_token is DeviceTokenOutcome.MATCH and paired is not None:
@@ -383,6 +458,7 @@ def _admit_device(
     approved = frozenset(paired.scopes) if paired is not None else frozenset[str]()
 
     def let_in(scopes: tuple[str, ...], why: str, *, pair: bool = False, upgrade: tuple[str, ...] = ()) -> Admitted:
+        scopes = _under_cap(person, scopes)
         return Admitted(
             role=q.params.role,
             scopes=scopes,
@@ -392,6 +468,8 @@ def _admit_device(
             pair_silently=pair,
             trail=(*trail, f"admitted: {why}"),
             upgrade_scopes=upgrade,
+            user=person.user if person is not None else None,
+            session_scopes=_beyond(approved, scopes) if person is not None else (),
         )
 
     if paired is None:
@@ -401,7 +479,8 @@ def _admit_device(
         reason: PairingReason = "role-upgrade" if q.approved_roles or q.revoked else "not-paired"
         why = "an API key pairs no device" if method == "api-key" else row.why
         return _pairing_needed(q, device_id, reason, asked, (*trail, f"a person is asked: {why}"))
-    beyond = _beyond(approved, asked)
+    held = approved | frozenset(person.scopes) if person is not None else approved
+    beyond = _beyond(held, asked)
     if not beyond:
         return let_in(asked, "paired")
     if method == "device-token":
@@ -483,6 +562,9 @@ def _evidence(q: AdmissionQuestion) -> tuple[str, ...]:
     secret = f"secret: {q.secret.value}" + (f" (from {q.secret_via})" if q.secret_via is not None else "")
     if q.api_key is not ApiKeyOutcome.NONE:
         secret += f", API key: {q.api_key.value}"
+    vouched = q.peer.vouched
+    if vouched is not None:
+        secret += f", {vouched.source}: {vouched.reason}"
     standing = "unreadable" if q.pairing is UNREADABLE else "none" if q.pairing is None else "on record"
     return (f"device: {device}", secret, f"device token: {q.device_token.value}", f"pairing: {standing}")
 
@@ -591,10 +673,21 @@ def _unauthenticated(q: AdmissionQuestion, trail: tuple[str, ...]) -> Refused:
         counts = None if word is DeviceTokenOutcome.EXPIRED else counts
         details = _advice(f"device_token_{word.value}", "update_auth_credentials")
         return refuse(f"auth-device-token-{word.value}", trail, details=details, counts=counts)
+    vouched = q.peer.vouched
+    missing = q.secret is SecretOutcome.MISSING and not _other_credential(auth)
+    if missing and q.rules.auth_type == "trusted-proxy" and q.params.role == "operator":
+        return _nobody_vouches(vouched.reason if vouched is not None else "trusted_proxy_untrusted_source", trail)
     if q.secret is SecretOutcome.MISSING and auth.bootstrap_token:
         details = _advice("bootstrap_token_invalid", "review_auth_configuration")
         return refuse("auth-setup-code-invalid", trail, details=details, counts=counts)
     return _secret_refused(q, trail, counts=counts, proven=proven)
+
+
+def _nobody_vouches(reason: str, trail: tuple[str, ...]) -> Refused:
+    """Unauthenticated, not forbidden (PROXY-1): a token or a paired device is still a way in."""
+    details = _advice(reason, "review_auth_configuration")
+    key = "auth-proxy-identity-missing" if reason in _NO_IDENTITY else "auth-proxy-not-believed"
+    return refuse(key, (*trail, f"nobody vouches: {reason}"), details=details, reason=reason)
 
 
 def _api_key_refused(q: AdmissionQuestion, trail: tuple[str, ...], counts: CredentialClass | None) -> Refused:

@@ -2,23 +2,39 @@
 
 Pure: a socket address, the request's headers and the rules in; one `Peer` out. Invariants: local means a loopback peer,
 a loopback Host and no forwarding header of any kind (V13); a loopback value out of X-Forwarded-For is never local
-(V35); headers of a proxy that is not trusted attribute nothing and refuse nothing (PROXY-1). Only X-Forwarded-For
-attributes: a proxy that writes it may well pass on a ``Forwarded`` header that the client made up.
+(V35); headers of a proxy that is not trusted attribute nothing and refuse nothing (PROXY-1). One header attributes, the
+one that the configuration says the proxies write (X-Forwarded-For unless told otherwise): a proxy that writes one may
+well pass on the other as the client made it up. What cannot be read ends the walk: everything left of it was written
+by nobody we know.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
 
 import attrs
 
 from openclaw_gateway.policy.addresses import NO_NETWORKS, NetworkSet, canonical_text, is_loopback, limiter_key
+from openclaw_gateway.policy.forwarded import UNKNOWN, ForwardedHop, hop_address, parse_forwarded
+from openclaw_gateway.policy.network import DIRECT, Arrival
+from openclaw_gateway.policy.tailnet import TailnetClaim
+from openclaw_gateway.policy.vouching import Vouched
 from openclaw_gateway.value import Value
 
-__all__ = ["Peer", "PeerRules", "describe_peer", "host_name", "is_loopback_name", "trusted_proxies_hint"]
+__all__ = [
+    "ClientHeader",
+    "Peer",
+    "PeerRules",
+    "describe_peer",
+    "host_name",
+    "is_loopback_name",
+    "trusted_proxies_hint",
+]
+
+ClientHeader = Literal["x-forwarded-for", "forwarded"]
 
 MAX_HOPS: Final = 32
 MAX_HOST: Final = 255
@@ -64,15 +80,18 @@ _FORWARDING_PREFIXES: Final = (
     b"x-original-forwarded",
     b"x-vercel-",
 )
-_HOP: Final = re.compile(r"\[([0-9a-fA-F:.%\w]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5}|([0-9a-fA-F:.%\w]+)")
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?")
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class PeerRules(Value):
-    """What the configuration says about proxies."""
+    """What the configuration says about proxies. ``marks``: header names (lower case) that only a proxy has reason to
+    send, beside those that are known everywhere.
+    """
 
     trusted_proxies: NetworkSet = NO_NETWORKS
+    client_header: ClientHeader = "x-forwarded-for"
+    marks: frozenset[bytes] = frozenset()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -89,6 +108,10 @@ class Peer(Value):
     host: str | None  # effective Host (X-Forwarded-Host of a trusted proxy), lower case; None: absent or unusable
     origin: str | None  # the Origin header as sent; "" where it was sent more than once
     user_agent: str
+    arrival: Arrival = DIRECT  # the listener it came in on, and how
+    attributed: bool = False  # a trusted proxy said on whose behalf: `client_address` is not the proxy's own word
+    tailnet: TailnetClaim | None = None  # whom tailscaled named, through its own listener; whois has not been asked yet
+    vouched: Vouched | None = None  # the person a proxy or the tailnet vouches for; the shell asks and fills it in
 
 
 def host_name(host: str) -> str | None:
@@ -111,14 +134,15 @@ def is_loopback_name(name: str) -> bool:
 class _Headers:
     """The few headers that matter here, by lower-case name, each with all its values in order."""
 
-    def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]], marks: frozenset[bytes]) -> None:
         self._values: dict[bytes, list[str]] = {}
         self.forwarded = False
         for raw_name, value in headers:
             name = raw_name.lower()
             self._values.setdefault(name, []).append(value.decode("latin-1").strip())
             # Proxies of every kind mark what they pass on; one mark is enough not to believe that nobody is between.
-            if name in _FORWARDING or name.startswith(_FORWARDING_PREFIXES) or name.endswith(_FORWARDING_ENDINGS):
+            known = name in _FORWARDING or name.startswith(_FORWARDING_PREFIXES) or name.endswith(_FORWARDING_ENDINGS)
+            if known or name in marks:
                 self.forwarded = True
 
     def all(self, name: bytes) -> list[str]:
@@ -133,19 +157,37 @@ class _Headers:
         return [item.strip() for value in self.all(name) for item in value.split(",") if item.strip()]
 
 
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class _Attribution(Value):
+    """What trusted proxies said. ``address`` is the client's; None: nothing that can be read."""
+
+    address: str | None = None
+    https: bool = False
+    host: str | None = None
+
+
 def describe_peer(
-    socket_peer: str | None, headers: Iterable[tuple[bytes, bytes]], rules: PeerRules, *, tls: bool = False
+    socket_peer: str | None,
+    headers: Iterable[tuple[bytes, bytes]],
+    rules: PeerRules,
+    *,
+    tls: bool = False,
+    arrival: Arrival = DIRECT,
 ) -> Peer:
     """``socket_peer`` is the peer's IP address without port (None: a transport without addresses, never local)."""
-    seen = _Headers(headers)
+    seen = _Headers(headers, rules.marks)
     address = canonical_text(socket_peer or "")
-    trusted = seen.forwarded and address in rules.trusted_proxies
-    host = _effective_host(seen, trusted=trusted)
-    client, key = address, limiter_key(address)
+    forwarded = seen.forwarded or arrival.relayed
+    # What comes in through the listener that tailscale was pointed at, tailscaled wrote the headers of.
+    tailscaled = arrival.provenance in {"tailscale-serve", "tailscale-funnel"} and is_loopback(address)
+    trusted = seen.forwarded and (tailscaled or address in rules.trusted_proxies)
+    said = _Attribution(host=seen.single(b"host"))
     if trusted:
-        client = _client_of(seen.listed(b"x-forwarded-for"), address, rules)
-        key = limiter_key(client)
-    if seen.forwarded and is_loopback(client):
+        read = _by_forwarded if rules.client_header == "forwarded" and not tailscaled else _by_x_forwarded
+        said = read(seen, rules)
+    client = said.address or address
+    key = limiter_key(client)
+    if forwarded and is_loopback(client):
         # Whoever comes through a proxy on this host must not share the account of those who sit at it (V35).
         key = f"forwarded:{key}"
     own_name = host_name((seen.single(b"host") or "").lower())
@@ -153,40 +195,53 @@ def describe_peer(
         address=address,
         client_address=client,
         limiter_key=key,
-        forwarded=seen.forwarded,
+        forwarded=forwarded,
         proxied_untrusted=seen.forwarded and not trusted,
         direct_loopback=(
-            not seen.forwarded and is_loopback(address) and own_name is not None and is_loopback_name(own_name)
+            not forwarded and is_loopback(address) and own_name is not None and is_loopback_name(own_name)
         ),
-        encrypted=tls or (trusted and _https_all_the_way(seen.listed(b"x-forwarded-proto"))),
-        host=host,
+        encrypted=tls or arrival.encrypted or said.https,
+        host=_usable_host(said.host),
         origin=_origin(seen.all(b"origin")),
         user_agent=_printable((seen.all(b"user-agent") or [""])[0]),
+        arrival=arrival,
+        attributed=said.address is not None and not is_loopback(said.address),
     )
 
 
-def _client_of(hops: list[str], proxy: str, rules: PeerRules) -> str:
-    """Walk X-Forwarded-For from the right; the first hop that is no trusted proxy is the client (PROXY-3)."""
-    client = proxy
-    for hop in reversed(hops[-MAX_HOPS:]):
-        found = _HOP.fullmatch(hop)
-        address = canonical_text(next((part for part in found.groups() if part), "")) if found else "unknown"
-        if address == "unknown":
-            # What stands left of a hop that cannot be read was written by nobody we know.
-            return client
-        client = address
-        if address not in rules.trusted_proxies:
+def _walk(hops: Sequence[str], rules: PeerRules) -> tuple[str | None, int]:
+    """From the right to the first hop that is no trusted proxy: its address and its place (PROXY-3)."""
+    client, place = None, len(hops)
+    for index in range(len(hops) - 1, max(-1, len(hops) - 1 - MAX_HOPS), -1):
+        if hops[index] == UNKNOWN:
             break
-    return client
+        client, place = hops[index], index
+        if client not in rules.trusted_proxies:
+            break
+    return client, place
 
 
-def _effective_host(seen: _Headers, *, trusted: bool) -> str | None:
-    host = seen.single(b"host")
-    if trusted and seen.all(b"x-forwarded-host"):
-        host = seen.single(b"x-forwarded-host")
-    if host is None:
-        return None
-    lowered = host.lower()
+def _by_x_forwarded(seen: _Headers, rules: PeerRules) -> _Attribution:
+    client, _ = _walk([hop_address(hop) for hop in seen.listed(b"x-forwarded-for")], rules)
+    host = seen.single(b"x-forwarded-host") if seen.all(b"x-forwarded-host") else seen.single(b"host")
+    return _Attribution(address=client, https=_https_all_the_way(seen.listed(b"x-forwarded-proto")), host=host)
+
+
+def _by_forwarded(seen: _Headers, rules: PeerRules) -> _Attribution:
+    """The pairs that trusted proxies wrote, and no others: those right of the client's element, and its own."""
+    hops: tuple[ForwardedHop, ...] = parse_forwarded(seen.all(b"forwarded")) or ()
+    client, place = _walk([hop.address for hop in hops], rules)
+    ours = hops[place:]
+    named = next((hop.host for hop in ours if hop.host is not None), None)
+    return _Attribution(
+        address=client,
+        https=bool(ours) and _https_all_the_way([hop.proto or "" for hop in ours]),
+        host=named if named is not None else seen.single(b"host"),
+    )
+
+
+def _usable_host(host: str | None) -> str | None:
+    lowered = (host or "").lower()
     return lowered if host_name(lowered) is not None else None
 
 

@@ -2,7 +2,8 @@
 
 Pure: what the gateway listens on, what this host is called, and where the request came from, in; the addresses out.
 Order: what the person wrote in the request; else the public origin that the request came through, then
-``gateway.publicUrl``, then this host's LAN addresses, then its tailnet address.
+``gateway.publicUrl``, then the name under which tailscaled serves the gateway, then this host's LAN addresses, then its
+tailnet address.
 
 Invariants: an address that works on this host alone is named only where a person wrote it; plaintext is never named
 for a host on the open internet; what cannot be named is refused with the reason and the command that changes it.
@@ -37,6 +38,7 @@ class Reachability(Value):
     lan: tuple[str, ...] = ()
     tailnet: str | None = None
     public_url: str | None = None
+    served_url: str | None = None  # https:// address under which tailscaled serves the gateway
     remote_url: str | None = None
     tls: bool = False
     container: bool = False
@@ -87,7 +89,8 @@ def setup_urls(
         return _alone(reach.remote_url, "gateway.remote.url")
     found: dict[str, str] = {}
     refused: str | None = None
-    for text, source in ((proxied, "trusted proxy"), (reach.public_url, "gateway.publicUrl")):
+    named = ((proxied, "trusted proxy"), (reach.public_url, "gateway.publicUrl"), (reach.served_url, "tailscale"))
+    for text, source in named:
         url = None if text is None else _websocket_url(text)
         if url is None:
             continue

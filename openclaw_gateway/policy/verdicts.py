@@ -31,13 +31,16 @@ __all__ = [
     "setup_code_refusal",
 ]
 
-AuthMethod = Literal["token", "password", "device-token", "api-key", "bootstrap-token", "none"]
+AuthMethod = Literal[
+    "token", "password", "device-token", "api-key", "bootstrap-token", "none", "trusted-proxy", "tailscale"
+]
 PairingReason = Literal["not-paired", "scope-upgrade", "role-upgrade"]
 
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _STATUS: Final = {
     "auth-api-key-needs-encryption": _FORBIDDEN,
+    "certificate-device-mismatch": _FORBIDDEN,
     "auth-api-key-role": _FORBIDDEN,
     "auth-rate-limited": 429,
     "device-identity-required": _FORBIDDEN,
@@ -84,6 +87,8 @@ class Admitted(Value):
     trail: tuple[str, ...]
     upgrade_scopes: tuple[str, ...] = ()
     setup: SetupRedemption | None = None  # the shell first spends this setup code, durable before hello
+    user: str | None = None  # whom a proxy or the tailnet vouches for
+    session_scopes: tuple[str, ...] = ()  # those of ``scopes`` that rest on the vouching alone, not on an approval
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

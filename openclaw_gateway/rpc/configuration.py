@@ -1,4 +1,5 @@
-"""`config.get`, `config.set`, `config.patch`, `config.schema`: the configuration over the wire.
+"""The configuration over the wire: `config.get`, `config.set`, `config.patch`, `config.schema`, and for a change on
+probation `config.pending`, `config.confirm`, `config.rollback`.
 
 Owns parameters and the translation of faults into wire errors. Reading, redaction, checking and writing are config/'s;
 taking a new file over is the watcher's. Invariants: nothing that leaves holds a secret (AUTH-4, V51); a write needs the
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
@@ -21,6 +22,9 @@ from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.rpc.audit import recorded
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, NoParams
 from openclaw_gateway.value import Value
+
+if TYPE_CHECKING:
+    from openclaw_gateway.server.probation import Probation
 
 __all__ = ["register"]
 
@@ -49,10 +53,11 @@ def register(
     env: Mapping[str, str],
     overrides: Mapping[str, Any] | None = None,
     audit: AuditTrail | None = None,
+    probation: Callable[[], Probation | None] = lambda: None,
 ) -> None:
     """``current`` is the configuration the gateway runs with; None where it was not loaded from a file.
 
-    ``env`` and ``overrides`` are those it was loaded with.
+    ``env`` and ``overrides`` are those it was loaded with; ``probation`` is asked when a change may be on it.
     """
     load = partial(load_config, env=env, overrides=overrides)
     trail = audit if audit is not None else AuditTrail()
@@ -106,6 +111,28 @@ def register(
     table.method("config.set", scope="operator.admin", params=SetParams)(set_config)
     table.method("config.patch", scope="operator.admin", params=PatchParams)(patch_config)
     table.method("config.schema", scope="operator.read")(get_schema)
+    _register_probation(table, probation)
+
+
+def _register_probation(table: MethodTable, probation: Callable[[], Probation | None]) -> None:
+    def tried() -> Probation:
+        found = probation()
+        if found is None:
+            raise CallError(wire_error("no-config-file"))
+        return found
+
+    def pending(context: CallContext, params: NoParams) -> dict[str, Any]:
+        return {"pending": tried().view()}
+
+    async def confirm(context: CallContext, params: NoParams) -> dict[str, Any]:
+        return await tried().confirm(context)
+
+    async def roll_back(context: CallContext, params: NoParams) -> dict[str, Any]:
+        return await tried().roll_back(context)
+
+    table.method("config.pending", scope="operator.read")(pending)
+    table.method("config.confirm", scope="operator.admin")(confirm)
+    table.method("config.rollback", scope="operator.admin")(roll_back)
 
 
 def _read_patch(raw: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from openclaw_gateway.rpc.table import CallError
 
 __all__ = ["OwnerCaller", "may_ask", "owner_call"]
 
-_FAMILIES: Final = ("pairing.", "channels.pairing.", "device.pair.", "device.token.", "node.pair.")
+_FAMILIES: Final = ("pairing.", "channels.pairing.", "device.pair.", "device.token.", "device.cert.", "node.pair.")
 
 
 @attrs.frozen(eq=False)

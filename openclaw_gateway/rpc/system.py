@@ -85,13 +85,18 @@ def register(
     connections: Callable[[], dict[str, Any]],
     applied_hash: Callable[[], str | None],
     identity: Callable[[], dict[str, Any]],
+    listeners: Callable[[], list[dict[str, Any]]],
+    tls: Callable[[], dict[str, Any] | None],
+    tailscale: Callable[[], dict[str, Any]] = lambda: {"mode": "off", "state": "off"},
+    tunnels: Callable[[], list[dict[str, Any]]] = list,
     on_health: Callable[[], None],
     discovery: Callable[[], dict[str, Any]],
 ) -> None:
     """Add this family. ``connections`` tells counts by role, ``applied_hash`` the SHA-256 of
     the configuration text in use (None without a file), ``identity`` the gateway's device id and key,
-    ``on_health`` is called after a health call that asked for a probe (the ``health`` event follows it), ``discovery``
-    tells how this gateway is announced on the LAN.
+    ``listeners`` where it listens and for whom, ``tls`` how its certificate is doing (None: no TLS), ``on_health``
+    is called after a health call that asked for a probe (the ``health`` event follows it), ``discovery`` tells how
+    this gateway is announced on the LAN.
     """
 
     def get_health(context: CallContext, params: HealthParams) -> dict[str, Any]:
@@ -119,11 +124,14 @@ def register(
             "taskAudit": {"total": 0, "warnings": 0, "errors": 0, "byCode": {}},
             "sessions": {"paths": [], "count": 0, "defaults": {}, "recent": [], "byAgent": []},
             "modelRuntime": {"degraded": False, "pendingAgents": []},
+            "tailscale": tailscale(),
+            "tunnels": tunnels(),
             "connections": connections(),
             "parts": {name: trouble or "ready" for name, trouble in health.parts.items()},
             "configIssues": list(health.config_issues),
             "appliedConfigHash": applied_hash(),
             "discovery": discovery(),
+            "tls": tls(),
             "eventLoop": health.loop.view(),
             "processMemory": {"rssBytes": rss_bytes()},
         }
@@ -165,6 +173,9 @@ def register(
     def get_identity(context: CallContext, params: NoParams) -> dict[str, Any]:
         return identity()
 
+    def get_listeners(context: CallContext, params: NoParams) -> dict[str, Any]:
+        return {"listeners": listeners()}
+
     def get_stability(context: CallContext, params: StabilityParams) -> dict[str, Any]:
         return stability.view(limit=max(0, min(params.limit, stability.capacity)), type_=params.type)
 
@@ -191,6 +202,7 @@ def register(
     table.method("last-heartbeat", scope=read)(get_last_heartbeat)
     table.method("set-heartbeats", scope="operator.admin", params=SetHeartbeatsParams)(set_heartbeats)
     table.method("gateway.identity.get", scope=read, also_nodes=True)(get_identity)
+    table.method("gateway.listeners", scope=read)(get_listeners)
     table.method("diagnostics.stability", scope=read, params=StabilityParams)(get_stability)
     table.method("channels.status", scope=read, params=ChannelsStatusParams)(get_channels)
 

@@ -58,6 +58,8 @@ def principal_of(verdict: Admitted, api_key: ApiKey | None = None) -> str:
         return f"api-key:{api_key.key_id}"
     if verdict.device_id is not None:
         return f"device:{verdict.device_id}:{verdict.role}"
+    if verdict.user is not None:
+        return f"{verdict.method}:{verdict.user}"
     return f"{verdict.method}:{verdict.role}"
 
 

@@ -33,6 +33,7 @@ from openclaw_gateway.server.wire import Wire
 __all__ = ["ConnectionServer"]
 
 RETRY_AFTER_SECONDS: Final = 2
+OPENING_SECONDS: Final = 10.0  # for what comes before HTTP: TLS handshake, PROXY header
 PROTOBUF: Final = "openclaw.v4.proto"  # asked for by clients of a later dialect; echoing it would promise to speak it
 _MAX_QUERY_FIELDS: Final = 32
 
@@ -56,6 +57,8 @@ class ConnectionServer:
         self.wires[wire] = None
         strangers.add(wire, limiter_key(wire.peer[0]))
         try:
+            if wire.opens and not await self._open(wire):
+                return
             upgrade = await self.http.serve(wire)
             if upgrade is not None:
                 await self._upgrade(wire, upgrade)
@@ -68,6 +71,24 @@ class ConnectionServer:
             strangers.discard(wire)
             wire.abort()
 
+    async def _open(self, wire: Wire) -> bool:
+        """TLS handshake, PROXY header: under a deadline, and counted as a stranger all the while (V46)."""
+        began = wire.peer[0]
+        try:
+            with trio.move_on_after(OPENING_SECONDS) as late:
+                await wire.open()
+        except trio.BrokenResourceError as exc:
+            log.info("connection not opened", peer=began, listener=wire.arrival.listener, reason=str(exc)[:200])
+            return False
+        except trio.ClosedResourceError:
+            return False  # made room for others
+        if late.cancelled_caught:
+            log.info("connection not opened", peer=began, listener=wire.arrival.listener, reason="no handshake in time")
+            return False
+        if wire.peer[0] != began:
+            self.core.registry.strangers.move(wire, limiter_key(wire.peer[0]))
+        return True
+
     async def wait_empty(self) -> None:
         """Wait until no connection is left; to be asked after the listeners were closed."""
         while self.wires:
@@ -78,6 +99,13 @@ class ConnectionServer:
         """Drop what is left after the drain deadline; wakes sends that hypercorn shields."""
         for wire in tuple(self.wires):
             wire.abort()
+
+    def abort_certified(self, device_id: str) -> None:
+        """Drop the connections that are still HTTP and came with a certificate of that device; a WebSocket is told."""
+        sessions = {session.wire for session in self.core.registry.live}
+        for wire in tuple(self.wires):
+            if wire.arrival.certificate == device_id and wire not in sessions:
+                wire.abort()
 
     async def _upgrade(self, wire: Wire, request: UpgradeRequest) -> None:
         if self.draining:
@@ -93,7 +121,7 @@ class ConnectionServer:
         session = Session(
             self.core,
             wire,
-            self.core.gatekeeper.describe(wire.peer[0], request.headers, tls=False),
+            self.core.gatekeeper.describe(wire.peer[0], request.headers, wire.arrival),
             _credential(request),
             conn_id=str(uuid.uuid4()),
             nonce=str(uuid.UUID(bytes=secrets.token_bytes(16), version=4)),

@@ -97,7 +97,7 @@ class ServerCore:
             server_version=self.server_version,
             conn_id=session.conn_id,
             boot_id=self.boot_id,
-            methods=["connect", *self.table.names],
+            methods=["connect", *filter(session.peer.arrival.ceiling.allows, self.table.names)],
             events=list(self.bus.names),
             snapshot=self.snapshot(),
             limits=HelloLimits(

@@ -13,7 +13,7 @@ or returned.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from time import monotonic
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from openclaw_gateway.pairing.issued import Handout, IssuedTokens, RefreshRefuse
 from openclaw_gateway.pairing.records import BookEvent, PairedDevice
 from openclaw_gateway.pairing.setupcodes import SetupCodes, SetupCodeSpent
 from openclaw_gateway.pairing.tokens import DeviceTokens
+from openclaw_gateway.policy.addresses import is_loopback
 from openclaw_gateway.policy.admission import (
     UNREADABLE,
     AdmissionQuestion,
@@ -46,10 +47,13 @@ from openclaw_gateway.policy.admission import (
 from openclaw_gateway.policy.explain import RecentVerdicts, Remembered
 from openclaw_gateway.policy.locality import Peer, describe_peer, trusted_proxies_hint
 from openclaw_gateway.policy.lockout import CredentialClass, FailureKey, FailureLedger, failure_key
+from openclaw_gateway.policy.network import DIRECT, Arrival
 from openclaw_gateway.policy.origin import OriginVerdict, check_origin
 from openclaw_gateway.policy.secrets import SecretOutcome, check_secret, unmatched_outcome
 from openclaw_gateway.policy.setup import SetupStanding
+from openclaw_gateway.policy.tailnet import TailnetClaim, read_claim, refused_claim
 from openclaw_gateway.policy.verdicts import SetupRedemption, setup_code_refusal
+from openclaw_gateway.policy.vouching import Vouched, Voucher, judge_vouching
 from openclaw_gateway.protocol.close import Close, CloseCode
 from openclaw_gateway.protocol.connect import (
     CONTROL_UI_ID,
@@ -79,6 +83,7 @@ from openclaw_gateway.server.grants import (
     Rejection,
     TransportCredential,
 )
+from openclaw_gateway.server.ownaddresses import own_lan_addresses
 from openclaw_gateway.server.passwords import PasswordChecker, TooManyChecks
 from openclaw_gateway.server.recording import (
     record_http,
@@ -121,6 +126,7 @@ class Gatekeeper:
         ledger: FailureLedger | None = None,
         setup_codes: SetupCodes | None = None,
         audit: AuditTrail | None = None,
+        own_addresses: Callable[[], Collection[str]] = own_lan_addresses,
         now_ms: Callable[[], int],
     ) -> None:
         self.rules = rules
@@ -132,28 +138,67 @@ class Gatekeeper:
         self._publish = publish
         self.ledger = ledger if ledger is not None else FailureLedger()
         self._now_ms = now_ms
+        self._own_addresses = own_addresses
+        self._epoch = 0
+        self.tailnet: Callable[[TailnetClaim, Mapping[str, tuple[str, ...]]], Awaitable[Vouched]] = _nobody
         self._audit = audit if audit is not None else AuditTrail()
         self.verdicts = RecentVerdicts()  # for `gateway.explain`
-        self._passwords = _checker(rules)
+        self._passwords = _checkers(rules, {})
         self._said: dict[tuple[str, str], None] = {}
 
     def configure(self, rules: GatekeeperRules) -> None:
         """Use other rules from now on; what a hash matched before is forgotten when the hash changes (V16)."""
-        if rules.password_hash != self.rules.password_hash:
-            self._passwords = _checker(rules)
+        self._passwords = _checkers(rules, self._passwords)
         self.rules = rules
+        self._epoch += 1
         self._issued.rules = self._keys.rules = rules.life
 
-    def describe(self, address: str, headers: tuple[tuple[bytes, bytes], ...], *, tls: bool) -> Peer:
+    def describe(
+        self, address: str, headers: tuple[tuple[bytes, bytes], ...], arrival: Arrival = DIRECT
+    ) -> Peer:
         """Where a request comes from. Says once per peer how to trust it as a proxy, where that would help
         (PROXY-1).
         """
-        peer = describe_peer(address, headers, self.rules.peers, tls=tls)
+        peer = describe_peer(address, headers, self.rules.peers, arrival=arrival)
         if peer.proxied_untrusted:
             hint = trusted_proxies_hint(peer, self.rules.peers)
             if hint is not None:
                 self._say_once(peer, "proxied by an address that is not trusted", fix=hint)
-        return peer
+        return self._vouched(peer, headers)
+
+    def _vouched(self, peer: Peer, headers: tuple[tuple[bytes, bytes], ...]) -> Peer:
+        """The same peer with what a trusted proxy says about the person behind it, where that is asked for."""
+        rules = self.rules
+        claim = read_claim(headers, peer.arrival.provenance) if rules.tailnet or peer.arrival.relayed else None
+        if isinstance(claim, str):
+            return attrs.evolve(peer, vouched=refused_claim(claim))
+        if claim is not None:
+            off = None if rules.tailnet else refused_claim("tailscale_off")
+            return attrs.evolve(peer, tailnet=claim if rules.tailnet else None, vouched=off)
+        asked_for = (peer.arrival.auth or rules.admission.auth_type) == "trusted-proxy"
+        if rules.vouch is None or not asked_for:
+            return peer
+        trusted = peer.address in rules.peers.trusted_proxies
+        # Only where it would matter: asking the system for its addresses costs some system calls.
+        here = trusted and (is_loopback(peer.address) or peer.address in self._own_addresses())
+        voucher = Voucher(trusted=trusted, here=here, attributed=peer.attributed)
+        vouched = judge_vouching(voucher, headers, rules.vouch)
+        return attrs.evolve(peer, vouched=attrs.evolve(vouched, epoch=self._epoch))
+
+    def _as_now(self, peer: Peer) -> Peer:
+        """The same peer, without a proxy's word that was judged by rules which have been replaced since (V16)."""
+        vouched = peer.vouched
+        if vouched is None or vouched.source != "trusted-proxy" or vouched.epoch == self._epoch:
+            return peer
+        return attrs.evolve(peer, vouched=attrs.evolve(vouched, user=None, scopes=(), reason="rules_changed"))
+
+    async def _from_tailnet(self, peer: Peer, rules: GatekeeperRules) -> Peer:
+        """The same peer with the person that tailscaled names, if its whois bears it out (TS-6). Only for who presented
+        no credential: a wrong one is never outweighed by where somebody sits (V9, V59)."""
+        claim = peer.tailnet
+        if claim is None or not rules.tailnet:
+            return peer
+        return attrs.evolve(peer, vouched=await self.tailnet(claim, rules.identity_scopes))
 
     def _say_once(self, peer: Peer, reason: str, *, fix: str | None = None) -> None:
         """One warning per peer and reason; the memory of what was said is bounded."""
@@ -188,7 +233,7 @@ class Gatekeeper:
             record_turned_away(self._audit, error, peer, conn_id)
             return Rejection(error=error, close=Close(CloseCode.POLICY, error.message), http_status=400)
         while True:
-            rules = self.rules
+            rules, peer = self.rules, self._as_now(peer)
             verdict = await self._decide(params, peer, credential, challenge, challenge_age, conn_id, opened_by)
             # A grant by rules that were replaced while it was being decided opens nothing (V16).
             if isinstance(verdict, Rejection) or self.rules is rules:
@@ -236,7 +281,7 @@ class Gatekeeper:
         challenge_age: float,
         opened_by: KeyStatement | None,
     ) -> tuple[AdmissionQuestion, FailureKey, ApiKey | None]:
-        rules = self.rules
+        rules = self.rules.on(peer.arrival)
         origin = check_origin(peer, rules.origins, client_is_ui=params.client.id == CONTROL_UI_ID)
         device: DeviceVerdict | None = None
         if params.device is not None and origin.ok:
@@ -280,6 +325,10 @@ class Gatekeeper:
                 spent = auth.token is not None and self._tokens.verify(pairing, auth.token)
                 auth = attrs.evolve(auth, token=None) if spent else auth
             found = await self._secret(auth, peer, params.role, credential, key, origin)
+            other = params.auth.device_token or params.auth.bootstrap_token
+            stale = token_outcome is DeviceTokenOutcome.EXPIRED
+            if origin.ok and params.role == "operator" and found.nothing and (stale or not other):
+                peer = await self._from_tailnet(peer, rules)
         question = AdmissionQuestion(
             params=params,
             peer=peer,
@@ -325,7 +374,7 @@ class Gatekeeper:
         key: FailureKey,
         origin: OriginVerdict,
     ) -> Presented:
-        rules = self.rules
+        rules = self.rules.on(peer.arrival)
         if not origin.ok:
             return Presented()  # a foreign page's credentials are not even looked at (V1)
         presented = presented_secret(auth, rules.admission, peer, query_token=credential.query_token)
@@ -342,15 +391,19 @@ class Gatekeeper:
             return Presented(via=via, api_key=api_key, key=known)
         if rules.admission.auth_type == "none":
             return Presented()
+        vouched = peer.vouched is not None and peer.vouched.ok and role == "operator"
         if api_key is not ApiKeyOutcome.NONE and api_key is not ApiKeyOutcome.MALFORMED and not self._like_a_key():
             tried = failure_key(peer, role, CredentialClass.API_KEY, browser=origin.browser)
             locked = self.ledger.locked_for(tried, now=monotonic())
             secret = SecretOutcome.LOCKED if locked > 0 else SecretOutcome.MISSING
             return Presented(secret=secret, via=via, locked_for=locked, api_key=api_key)
+        if vouched:
+            # The proxy decides here; a browser's forgotten token of former days is neither compared nor counted.
+            return Presented()
         locked = self.ledger.locked_for(key, now=monotonic())
         if locked > 0:
             return Presented(secret=SecretOutcome.LOCKED, via=via, locked_for=locked, api_key=api_key)
-        outcome = await self._compare(value)
+        outcome = await self._compare(value, rules)
         busy = _BUSY_SECONDS if outcome is SecretOutcome.LOCKED else 0.0
         return Presented(secret=outcome, via=via, locked_for=busy, api_key=api_key)
 
@@ -358,13 +411,13 @@ class Gatekeeper:
         """True where somebody chose a shared secret that looks like an API key: then both have to be tried."""
         return any(text is not None and text.startswith(KEY_PREFIX) for text in (self.rules.token, self.rules.password))
 
-    async def _compare(self, value: str) -> SecretOutcome:
-        rules = self.rules
+    async def _compare(self, value: str, rules: GatekeeperRules) -> SecretOutcome:
         if rules.admission.auth_type != "password":
             return check_secret(value, rules.token)
-        if self._passwords is not None:
+        checker = self._passwords.get(rules.password_hash) if rules.password_hash is not None else None
+        if checker is not None:
             try:
-                right = await self._passwords.matches(value)
+                right = await checker.matches(value)
             except TooManyChecks:
                 return SecretOutcome.LOCKED
             outcome = SecretOutcome.MATCH if right else unmatched_outcome(value)
@@ -487,6 +540,7 @@ class Gatekeeper:
             device_token=token,
             api_key_id=api_key.key_id if api_key is not None else None,
             handed=handed,
+            user=verdict.user,
         )
 
     async def _register_key(self, record: PairedDevice, question: AdmissionQuestion) -> PairedDevice:
@@ -533,7 +587,8 @@ class Gatekeeper:
         now = self._book.lookup(record.device_id, record.role)
         if now is None or now.token_generation != record.token_generation:
             raise ApprovalRefused(record.device_id, record.role, "revoked")
-        if not all(satisfies(frozenset(now.scopes), scope) for scope in verdict.scopes):
+        held = frozenset(now.scopes) | frozenset(verdict.session_scopes)
+        if not all(satisfies(held, scope) for scope in verdict.scopes):
             raise ApprovalRefused(record.device_id, record.role, "scope-upgrade")
         return now
 
@@ -542,16 +597,19 @@ class Gatekeeper:
     async def http(self, *, peer: Peer, bearer: str | None) -> Grant | Rejection:
         """Decide on one HTTP request by its headers alone; its body has not been read yet (V47)."""
         while True:
-            rules = self.rules
+            rules, peer = self.rules, self._as_now(peer)
             verdict = await self._decide_http(rules, peer, bearer)
             if isinstance(verdict, Rejection) or self.rules is rules:
                 return verdict
 
     async def _decide_http(self, rules: GatekeeperRules, peer: Peer, bearer: str | None) -> Grant | Rejection:
+        rules = rules.on(peer.arrival)
         origin = OriginVerdict(ok=True, reason="checked by the HTTP rule", browser=peer.origin is not None)
         key = failure_key(peer, "operator", CredentialClass.SHARED_SECRET, browser=origin.browser)
         credential = TransportCredential(bearer=bearer)
         found = await self._secret(ConnectAuth(), peer, "operator", credential, key, origin)
+        if found.nothing:
+            peer = await self._from_tailnet(peer, rules)
         measured: dict[str, Any] = {
             "peer": peer,
             "rules": rules.admission,
@@ -578,6 +636,7 @@ class Gatekeeper:
             device_id=None,
             principal=principal_of(verdict, found.key),
             api_key_id=found.key.key_id if found.key is not None else None,
+            user=verdict.user,
         )
         record_http(self._audit, grant, peer)
         return grant
@@ -621,5 +680,10 @@ class Gatekeeper:
         return handout
 
 
-def _checker(rules: GatekeeperRules) -> PasswordChecker | None:
-    return PasswordChecker(rules.password_hash) if rules.password_hash is not None else None
+async def _nobody(claim: TailnetClaim, identity_scopes: Mapping[str, tuple[str, ...]]) -> Vouched:
+    return refused_claim("tailscale_unavailable")
+
+
+def _checkers(rules: GatekeeperRules, before: dict[str, PasswordChecker]) -> dict[str, PasswordChecker]:
+    hashes = {some.password_hash for some in (rules, *rules.listeners.values()) if some.password_hash is not None}
+    return {hashed: before.get(hashed) or PasswordChecker(hashed) for hashed in hashes}

@@ -6,6 +6,7 @@ secret shows in a repr, and a `Grant` names its principal without being one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -16,9 +17,11 @@ from openclaw_gateway.policy.admission import (
     ApiKeyOutcome,
 )
 from openclaw_gateway.policy.locality import PeerRules
+from openclaw_gateway.policy.network import Arrival
 from openclaw_gateway.policy.origin import OriginRules
 from openclaw_gateway.policy.secrets import SecretOutcome
 from openclaw_gateway.policy.tokenlife import LifeRules
+from openclaw_gateway.policy.vouching import VouchRules
 from openclaw_gateway.protocol.close import Close
 from openclaw_gateway.protocol.connect import (
     ConnectParams,
@@ -63,6 +66,11 @@ class Presented(Value):
     def scopes(self) -> tuple[str, ...]:
         return self.key.scopes if self.key is not None else ()
 
+    @property
+    def nothing(self) -> bool:
+        """Whether no secret and no key was presented at all, good or bad."""
+        return self.secret is SecretOutcome.MISSING and self.api_key is ApiKeyOutcome.NONE and self.via is None
+
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Grant(Value):
@@ -78,6 +86,7 @@ class Grant(Value):
     device_token: IssuedToken | None = None
     api_key_id: str | None = None  # who came in with an API key stays no longer than the key lives
     handed: tuple[HandedToken, ...] = ()  # tokens for other roles of the same device, with a setup code
+    user: str | None = None  # whom a proxy or the tailnet vouched for
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -102,3 +111,11 @@ class GatekeeperRules(Value):
     password_hash: str | None = attrs.field(default=None, repr=False)
     password_expires_at: float | None = None  # Unix seconds
     life: LifeRules = attrs.field(factory=LifeRules)
+    listeners: Mapping[str, GatekeeperRules] = attrs.field(factory=dict)  # those with an authentication of their own
+
+    def on(self, arrival: Arrival) -> GatekeeperRules:
+        """The rules for whoever came in like this."""
+        return self.listeners.get(arrival.listener, self) if self.listeners else self
+    vouch: VouchRules | None = None  # who may name people; None: nobody
+    tailnet: bool = False  # whether tailscaled may (gateway.auth.allowTailscale, and never behind the funnel)
+    identity_scopes: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)

@@ -20,13 +20,15 @@ import trio
 
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.locality import Peer
+from openclaw_gateway.policy.network import beyond_ceiling
 from openclaw_gateway.policy.origin import OriginRules, check_http_request
 from openclaw_gateway.protocol import jsonrpc
 from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import CallError
 from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant, Rejection
-from openclaw_gateway.server.upgrade import SECURITY_HEADERS
+from openclaw_gateway.server.upgrade import SECURITY_HEADERS, WIRE
+from openclaw_gateway.server.wire import Wire
 from openclaw_gateway.value import Value
 
 __all__ = [
@@ -183,8 +185,10 @@ class HttpApp:
             return text_reply(405, "Method Not Allowed", (b"allow", ", ".join(route.methods).encode()))
         if self.draining and not route.probe:
             return text_reply(503, "Gateway stopping", (b"retry-after", b"2"))
-        client = scope["client"] or ("", 0)
-        peer = self._gatekeeper.describe(client[0], tuple(scope["headers"]), tls=scope["scheme"] == "https")
+        wire: Wire = scope[WIRE]
+        if not (route.probe or path == "/rpc" or wire.arrival.ceiling.allows(path)):
+            return text_reply(404, "Not Found")
+        peer = self._gatekeeper.describe(wire.peer[0], tuple(scope["headers"]), wire.arrival)
         refusal = None if route.probe or route.every_method else self._cross_site(method, headers, peer)
         if refusal is not None:
             return refusal
@@ -227,14 +231,20 @@ class HttpApp:
             self.rules.origins,
             sec_fetch_site=_text(headers.get(b"sec-fetch-site")),
             content_type=_text(headers.get(b"content-type")),
-            # Where nothing is asked for, an Authorization header that a page may add proves nothing.
-            bearer=_bearer(headers) is not None and self._gatekeeper.rules.admission.auth_type != "none",
+            # Where it is not what lets the caller in, an Authorization header that a page may add proves nothing.
+            bearer=_bearer(headers) is not None and not self._open_to(peer),
             cors_allowed=self._cors_allowed(headers.get(b"origin")),
         )
         if verdict.status == 200:
             return None
         kind = "misdirected_request" if verdict.status == 421 else "cross_site_refused"
         return json_reply(verdict.status, {"error": {"message": verdict.reason, "type": kind, "fix": verdict.fix}})
+
+    def _open_to(self, peer: Peer) -> bool:
+        """Whether this peer comes in without a credential of its own in the request."""
+        if peer.vouched is not None and peer.vouched.ok:
+            return True
+        return (peer.arrival.auth or self._gatekeeper.rules.on(peer.arrival).admission.auth_type) == "none"
 
     # --- CORS (C16): as the seed says, and never with credentials
 
@@ -287,8 +297,11 @@ class HttpApp:
         if isinstance(call, jsonrpc.Invalid):
             return jsonrpc.encode_invalid(call)
         table = self._dispatcher.table
+        arrival = caller.peer.arrival
         spec = table.view(caller.role, caller.scopes).get(call.method)
         try:
+            if not arrival.ceiling.allows(call.method):
+                raise CallError(beyond_ceiling(call.method, arrival))
             if spec is None:
                 raise CallError(table.refusal(call.method, caller.role, caller.scopes))
             reply = jsonrpc.encode_result(call.id, await self._dispatcher.run(spec, caller, call.params))

@@ -27,7 +27,16 @@ Try: openclaw status
 """
 
 
-def add_probes(app: HttpApp, health: Health, *, started: Callable[[], bool], draining: Callable[[], bool]) -> None:
+def add_probes(
+    app: HttpApp,
+    health: Health,
+    *,
+    started: Callable[[], bool],
+    draining: Callable[[], bool],
+    tailscale: Callable[[], str] = lambda: "off",
+) -> None:
+    """``tailscale``: the state of the exposure, which is told here and counts for nothing (TS-1)."""
+
     async def live(request: HttpRequest, grant: Grant | None) -> HttpReply:
         if not health.alive:
             return json_reply(503, {"ok": False, "status": "stalled"})
@@ -46,6 +55,7 @@ def add_probes(app: HttpApp, health: Health, *, started: Callable[[], bool], dra
                 "uptimeMs": health.uptime_ms,
                 "eventLoop": health.loop.view(),
                 "parts": {name: trouble or "ready" for name, trouble in health.parts.items()},
+                "tailscale": tailscale(),
             }
         return json_reply(status, body)
 

@@ -58,6 +58,12 @@ class Strangers:
         self.discard(wire)
         wire.abort()
 
+    def move(self, wire: Wire, key: str) -> None:
+        """Count a socket under the address that it turned out to speak for."""
+        if wire in self._all:
+            self.discard(wire)
+            self.add(wire, key)
+
     def discard(self, wire: Wire) -> None:
         key = self._all.pop(wire, None)
         if key is None:

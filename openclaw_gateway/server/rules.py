@@ -6,6 +6,9 @@ so an entry that does not parse here is our bug.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
 from openclaw_gateway.config.schema import GatewayConfig
 from openclaw_gateway.config.secrets import ResolvedAuth
 from openclaw_gateway.policy.addresses import NetworkSet, parse_networks
@@ -13,11 +16,12 @@ from openclaw_gateway.policy.admission import AdmissionRules, AutoApproveRules
 from openclaw_gateway.policy.locality import PeerRules
 from openclaw_gateway.policy.origin import OriginRules, normalise_origin
 from openclaw_gateway.policy.tokenlife import LifeRules
+from openclaw_gateway.policy.vouching import SECRET_HEADER, VouchRules
 from openclaw_gateway.server.core import Limits
 from openclaw_gateway.server.gatekeeper import GatekeeperRules
 from openclaw_gateway.server.http import HttpRules
 
-__all__ = ["gatekeeper_rules", "http_rules", "life_rules", "limits"]
+__all__ = ["gatekeeper_rules", "http_rules", "life_rules", "limits", "tailnet_identity", "vouch_rules"]
 
 
 def _networks(entries: tuple[str, ...]) -> NetworkSet:
@@ -25,14 +29,39 @@ def _networks(entries: tuple[str, ...]) -> NetworkSet:
     return networks
 
 
-def _origins(config: GatewayConfig) -> OriginRules:
+def _origins(config: GatewayConfig, served: str | None) -> OriginRules:
     allowed = tuple(origin for text in config.control_ui.allowed_origins if (origin := normalise_origin(text)))
-    return OriginRules(allowed=allowed)
+    # The name that tailscaled serves this gateway under has a certificate of its own: no DNS answer stands in for it.
+    allowed += (served,) if served is not None else ()
+    public = urlsplit(config.public_url).hostname if config.public_url is not None else None
+    # The name under which a proxy publishes this gateway is its own; it does not say that a page there may come in.
+    return OriginRules(allowed=allowed, known_hosts=frozenset({public.lower()} if public else ()))
+
+
+def vouch_rules(config: GatewayConfig) -> VouchRules | None:
+    """Who may name people, and what the named ones get; None where no header was configured."""
+    proxy = config.auth.trusted_proxy
+    if proxy.user_header is None:
+        return None
+    return VouchRules(
+        user_header=proxy.user_header.encode(),
+        required_headers=tuple(name.encode() for name in proxy.required_headers),
+        allow_users=proxy.allow_users,
+        allow_loopback=proxy.allow_loopback,
+        secret=proxy.secret,
+        identity_scopes=config.auth.identity_scopes,
+    )
 
 
 def gatekeeper_rules(
-    config: GatewayConfig, auth: ResolvedAuth, *, own_tailnet: frozenset[str] = frozenset()
+    config: GatewayConfig,
+    auth: ResolvedAuth,
+    *,
+    own_tailnet: frozenset[str] = frozenset(),
+    listeners: Mapping[str, ResolvedAuth] | None = None,
+    served: str | None = None,
 ) -> GatekeeperRules:
+    """``listeners``: what is asked for on the listeners that have an authentication of their own."""
     approve = config.pairing.auto_approve
     policy = config.auth.policy
     expires = None
@@ -51,14 +80,31 @@ def gatekeeper_rules(
             own_tailnet_addresses=own_tailnet,
             secure_channel=config.nodes.secure_channel,
         ),
-        origins=_origins(config),
-        peers=PeerRules(trusted_proxies=_networks(config.trusted_proxies)),
+        origins=_origins(config, served),
+        peers=PeerRules(
+            trusted_proxies=_networks(config.trusted_proxies),
+            client_header=config.client_address_header,
+            marks=_marks(config),
+        ),
+        vouch=vouch_rules(config),
+        tailnet=tailnet_identity(config),
+        identity_scopes=config.auth.identity_scopes,
         token=auth.token,
         password=auth.password,
         password_hash=auth.password_hash,
         password_expires_at=expires,
         life=life_rules(config),
+        listeners={
+            name: gatekeeper_rules(config, own, own_tailnet=own_tailnet, served=served)
+            for name, own in (listeners or {}).items()
+        },
     )
+
+
+def _marks(config: GatewayConfig) -> frozenset[bytes]:
+    """Headers that only the proxy sends here: whoever sends one is not somebody who sits at this host (V36)."""
+    header = config.auth.trusted_proxy.user_header
+    return frozenset() if header is None else frozenset({header.encode(), SECRET_HEADER})
 
 
 def life_rules(config: GatewayConfig) -> LifeRules:
@@ -70,10 +116,18 @@ def life_rules(config: GatewayConfig) -> LifeRules:
     )
 
 
-def http_rules(config: GatewayConfig) -> HttpRules:
+def tailnet_identity(config: GatewayConfig) -> bool:
+    """Whether whom tailscaled names needs no secret: with serve alone, and by default beside a token alone (C6)."""
+    if config.tailscale.mode != "serve":
+        return False
+    allowed = config.auth.allow_tailscale
+    return config.auth.type == "token" if allowed is None else allowed
+
+
+def http_rules(config: GatewayConfig, *, served: str | None = None) -> HttpRules:
     http = config.transports.http
     origins = tuple(origin.lower() for origin in http.cors.origins) if http.cors.enabled else ()
-    return HttpRules(enabled=http.enabled, cors_origins=origins, origins=_origins(config))
+    return HttpRules(enabled=http.enabled, cors_origins=origins, origins=_origins(config, served))
 
 
 def limits(config: GatewayConfig) -> Limits:

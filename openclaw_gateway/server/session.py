@@ -15,6 +15,7 @@ whole message is the core's ``max_size``.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from time import monotonic
@@ -31,6 +32,7 @@ from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.events.bus import OutgoingEvent
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.locality import Peer
+from openclaw_gateway.policy.network import beyond_ceiling, under_ceiling
 from openclaw_gateway.protocol import jsonrpc
 from openclaw_gateway.protocol.close import Close, CloseCode
 from openclaw_gateway.protocol.connect import bearer_params
@@ -210,7 +212,8 @@ class Session:
                 self._leave()
                 cut = self.scope.cause is not None and self.scope.cause.close.code is CloseCode.DEVICE_REMOVED
                 with trio.move_on_after(CUT_SECONDS if cut else GOODBYE_SECONDS, shield=True):
-                    await self._goodbye()
+                    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                        await self._goodbye()  # a peer that resets instead of reading it has gone, no more
                 self.wire.abort()
                 tasks.cancel_scope.cancel()
 
@@ -451,7 +454,7 @@ class Session:
             return
         self.grant, self.role, self.scopes = grant, grant.role, frozenset(grant.scopes)
         self.scope.keep_open()
-        self._methods = core.table.view(self.role, self.scopes)
+        self._methods = under_ceiling(core.table.view(self.role, self.scopes), self.peer.arrival.ceiling)
         self._inner = self._openclaw_message if self.dialect == "openclaw" else self._jsonrpc_message
         if self._secure is None:
             self._on_message = self._inner
@@ -507,6 +510,8 @@ class Session:
             self._reply_error(id_, wire_error("too-many-calls", limit=MAX_RUNNING))
 
     def _refusal(self, method: str) -> WireError:
+        if not self.peer.arrival.ceiling.allows(method):
+            return beyond_ceiling(method, self.peer.arrival)
         error = self._core.table.refusal(method, self.role, self.scopes)
         if error.message.startswith("unauthorized role"):
             self._wrong_role += 1

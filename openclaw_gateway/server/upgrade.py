@@ -33,7 +33,7 @@ from hypercorn.typing import ConnectionState
 from openclaw_gateway.server.wire import Wire
 from openclaw_gateway.value import Value
 
-__all__ = ["SECURITY_HEADERS", "HttpServer", "UpgradeRequest"]
+__all__ = ["SECURITY_HEADERS", "WIRE", "HttpServer", "UpgradeRequest"]
 
 SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -44,6 +44,7 @@ SECURITY_HEADERS: Final = (
     (b"cache-control", b"no-store"),
 )
 
+WIRE: Final = "openclaw.wire"  # where an ASGI scope holds the connection's `Wire`: its peer, and how it came in
 MAX_HEAD_BYTES: Final = 16 * 1024
 KEEP_ALIVE_SECONDS: Final = 15.0
 
@@ -92,22 +93,26 @@ def _has_two_lengths(request: h11.Request) -> bool:
 
 
 class _Inviting:
-    """An application whose first look at the body sends for it (100 Continue)."""
+    """An application whose first look at the body sends for it (100 Continue), and that is told of the wire."""
 
-    def __init__(self, app: Any, invite: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, app: Any, invite: Callable[[], Awaitable[None]], wire: Wire) -> None:
         self._app = app
         self._invite = invite
+        self._wire = wire
 
     async def __call__(self, scope: Any, receive: Any, send: Any, *spawners: Any) -> None:
         async def inviting() -> Any:
             await self._invite()
             return await receive()
 
+        scope[WIRE] = self._wire
         await self._app(scope, inviting, send, *spawners)
 
 
 class _HeadProtocol(H11Protocol):
     """hypercorn's HTTP/1.1 with the checks of this module in front of every request."""
+
+    wire: Wire
 
     async def _create_stream(self, request: h11.Request) -> None:
         head = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
@@ -124,7 +129,7 @@ class _HeadProtocol(H11Protocol):
             )
         else:
             app = self.app
-            self.app = _Inviting(app, self._invite)  # type: ignore[assignment]  # called just as AppWrapper is
+            self.app = _Inviting(app, self._invite, self.wire)  # type: ignore[assignment]  # called just as AppWrapper is
             try:
                 await super()._create_stream(request)
             finally:
@@ -159,7 +164,7 @@ class _Connection(TCPServer):
     async def _read_data(self) -> None:
         stock = self.protocol.protocol
         if isinstance(stock, H11Protocol):
-            self.protocol.protocol = _HeadProtocol(
+            head = self.protocol.protocol = _HeadProtocol(
                 stock.app,
                 stock.config,
                 stock.context,
@@ -170,6 +175,7 @@ class _Connection(TCPServer):
                 stock.server,
                 stock.send,
             )
+            head.wire = self.stream  # type: ignore[assignment]  # what `HttpServer.serve` gave it
         try:
             await super()._read_data()
             # The peer has said all it will: without this an idle connection that it closed lingers for the keep-alive.

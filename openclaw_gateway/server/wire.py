@@ -27,6 +27,7 @@ from typing import Final, Protocol
 import attrs
 import trio
 
+from openclaw_gateway.policy.network import DIRECT, Arrival
 from openclaw_gateway.value import Value
 
 __all__ = ["SocketWire", "StreamWire", "Wire"]
@@ -50,12 +51,21 @@ class SocketFace(Protocol):
 
 
 class Wire(trio.abc.Stream):
-    """A stream with deadlines. ``socket`` is the face for hypercorn, ``peer`` the other side's ``(host, port)``."""
+    """A stream with deadlines. ``socket`` is the face for hypercorn, ``peer`` the other side's ``(host, port)``,
+    ``arrival`` how it came in.
+    """
 
     __slots__ = ()
 
     socket: SocketFace
     peer: tuple[str, int]
+    arrival: Arrival
+    opens = False  # whether `open` has something to do
+
+    async def open(self) -> None:
+        """What comes before the first byte of HTTP: a TLS handshake. Raises `trio.BrokenResourceError` with the reason
+        where it fails; the caller sets the deadline.
+        """
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Bytes as they come, ``b""`` at the end of the stream."""
@@ -96,12 +106,13 @@ class Wire(trio.abc.Stream):
 class SocketWire(Wire):
     """A TCP connection, driven straight from its non-blocking socket: one wake-up and one system call per receive."""
 
-    __slots__ = ("_receive_size", "_sending", "_sock", "peer")
+    __slots__ = ("_receive_size", "_sending", "_sock", "arrival", "peer")
 
-    def __init__(self, sock: stdlib_socket.socket, peer: tuple[str, int]) -> None:
+    def __init__(self, sock: stdlib_socket.socket, peer: tuple[str, int], arrival: Arrival = DIRECT) -> None:
         sock.setblocking(False)
         self._sock = sock
         self.peer = peer
+        self.arrival = arrival
         self._sending = False
         self._receive_size = _FIRST_RECEIVE
 
@@ -222,7 +233,7 @@ class SocketWire(Wire):
 
 
 @attrs.frozen(eq=False, repr=False)
-class _AddressOnly(Value):
+class AddressOnly(Value):
     """Stands in for a socket where the stream below has none; hypercorn reads only the addresses."""
 
     peer: tuple[str, int]
@@ -238,15 +249,16 @@ class _AddressOnly(Value):
 class StreamWire(Wire):
     """Any other Trio stream (TLS, a memory stream) with the same deadlines. It cannot send without waiting."""
 
-    __slots__ = ("_aborted", "_stream", "_torn", "_waiting", "peer", "socket")
+    __slots__ = ("_aborted", "_stream", "_torn", "_waiting", "arrival", "peer", "socket")
 
-    def __init__(self, stream: trio.abc.Stream, peer: tuple[str, int]) -> None:
+    def __init__(self, stream: trio.abc.Stream, peer: tuple[str, int], arrival: Arrival = DIRECT) -> None:
         self._stream = stream
         self._waiting: set[trio.CancelScope] = set()  # at most one receiver and one sender
         self._aborted = False
         self._torn = False
         self.peer = peer
-        self.socket = _AddressOnly(peer)
+        self.arrival = arrival
+        self.socket = AddressOnly(peer)
 
     @contextlib.contextmanager
     def _abortable(self, timeout: float = math.inf) -> Iterator[trio.CancelScope]:

@@ -239,6 +239,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE devices ADD COLUMN key_statement TEXT",
         "ALTER TABLE pending_requests ADD COLUMN key_statement TEXT",
     ),
+    (
+        """CREATE TABLE client_certificates (
+            fingerprint TEXT PRIMARY KEY,
+            device_id TEXT NOT NULL REFERENCES devices (device_id) ON DELETE CASCADE,
+            serial TEXT NOT NULL,
+            issued_at_ms INTEGER NOT NULL,
+            not_after_ms INTEGER NOT NULL,
+            issued_by TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX client_certificates_by_device ON client_certificates (device_id, issued_at_ms)",
+    ),
 )
 
 

@@ -10,19 +10,20 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import device_token, discovery, finding, measure, node_invoke, node_stats, official_node
+from . import device_token, discovery, finding, measure, node_invoke, node_stats, official_node, tls
 from .load import LoadError, request_frame
 from .report import Row, failed, markdown, table
 from .servers import TOKEN, Official, Server, openclaw, ours, program
 
 GROUPS = (
     "start", "memory", "discovery", "connect", "throughput", "invoke", "official-node", "echo", "idle", "connections",
-    "node-stats", "fanout", "reference",
+    "node-stats", "fanout", "tls", "reference",
 )  # fmt: skip
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
@@ -174,6 +175,11 @@ def _rest(official: Official, only: set[str], quick: bool) -> list[Row]:
         ratio = theirs / mine
         what = "one event to 500 clients, beside 500 trio-websocket sends"
         rows.append(Row(what, _ms(mine), _ms(theirs), f"1/{ratio:.1f}", "<= 1/2", ratio >= 2))
+    if "tls" in only:
+        _say("plain, TLS and client certificates")
+        with tempfile.TemporaryDirectory(prefix="openclaw-bench-") as folder:
+            scale = (2, 60, 100) if quick else (3, 200, 300)
+            rows += tls.rows(official, Path(folder), rounds=scale[0], count=scale[1], connections=scale[2])
     if "reference" in only:
         _say("the reference client")
         seconds = 1.0 if quick else 3.0
@@ -212,6 +218,8 @@ here is a timed test: a busy machine moves every number, so read the ratios.
   OpenClaw's node host have that program's own time in both numbers, on the generator's core.
 - **200 nodes**: their reports are pressed together, each node reporting every 2 s instead of every 60; the row is the
   share of the core with all of them silent plus a thirtieth of what the reports added.
+- **TLS** rows connect one at a time with Python's own `ssl` on the client's side, whose share of the time is the same
+  for all; OpenClaw asks for no client certificates, so mTLS stands beside its TLS.
 - **Reference client** rows use `@openclaw/gateway-client` itself, whose own speed limits what it can see.
 """
 

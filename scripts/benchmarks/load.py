@@ -14,6 +14,7 @@ import json
 import os
 import select
 import socket
+import ssl
 import statistics
 import struct
 import time
@@ -73,9 +74,10 @@ def connect_params(token: str) -> dict[str, Any]:
     }
 
 
-def http_ok(port: int, path: str = "/health") -> bool:
+def http_ok(port: int, path: str = "/health", context: ssl.SSLContext | None = None) -> bool:
     try:
-        with socket.create_connection((HOST, port), timeout=1) as raw:
+        with socket.create_connection((HOST, port), timeout=1) as tcp:
+            raw = tcp if context is None else context.wrap_socket(tcp, server_hostname="localhost")
             raw.sendall(f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nConnection: close\r\n\r\n".encode())
             return raw.recv(64).startswith(b"HTTP/1.1 200")
     except OSError:
@@ -85,9 +87,11 @@ def http_ok(port: int, path: str = "/health") -> bool:
 class Session:
     """One client connection. Blocking while it is set up; `throughput` switches it to non-blocking."""
 
-    def __init__(self, port: int, *, timeout: float = 15.0) -> None:
+    def __init__(self, port: int, *, timeout: float = 15.0, context: ssl.SSLContext | None = None) -> None:
         self.socket = socket.create_connection((HOST, port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
         self.pending = b""
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ class Server:
         self.name = name
         self.port = port
         self.process = process
+        self.check: ssl.SSLContext | None = None  # what its probes are asked with, where it speaks TLS
         self.log = log
         self.start_seconds = 0.0
 
@@ -107,7 +109,7 @@ class Server:
         while time.perf_counter() - begin < seconds:
             if self.process.poll() is not None:
                 raise LoadError(f"{self.name} ended with {self.process.returncode}:\n{self._tail()}")
-            if path is not None and http_ok(self.port, path):
+            if path is not None and http_ok(self.port, path, self.check):
                 return
             if path is None:
                 with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), timeout=1):
@@ -143,6 +145,7 @@ def _serve(
     env: Mapping[str, str],
     ready: str | None,
     seconds: float = 60.0,
+    check: ssl.SSLContext | None = None,
 ) -> Iterator[Server]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("OPENCLAW_")}
     log = folder / "output"
@@ -160,6 +163,7 @@ def _serve(
     with contextlib.suppress(OSError):
         os.sched_setaffinity(process.pid, everywhere)  # the bench itself may be pinned, and children inherit that
     server = Server(name, port, process, log)
+    server.check = check
     try:
         server.wait_ready(path=ready, seconds=seconds)
         server.start_seconds = time.perf_counter() - begin
@@ -188,15 +192,24 @@ class Official:
 
 
 @contextlib.contextmanager
-def openclaw(official: Official) -> Iterator[Server]:
-    """OpenClaw's own gateway, as small as its switches make it: no channels, no discovery, no updates, no cron.
+def openclaw(official: Official, *, tls: bool = False, check: ssl.SSLContext | None = None) -> Iterator[Server]:
+    """OpenClaw's own gateway, as small as its switches make it: no channels, no discovery, no updates, no cron. With
+    ``tls`` it makes a certificate of its own; ``check`` is what its probes are asked with.
 
     It answers /health before it admits clients; wait for /readyz before asking it anything else.
     """
     with _folder() as folder:
         port = _free_port()
+        gateway: dict[str, Any] = {
+            "mode": "local",
+            "port": port,
+            "bind": "loopback",
+            "auth": {"mode": "token", "token": TOKEN},
+        }
+        if tls:
+            gateway["tls"] = {"enabled": True, "autoGenerate": True}
         config = {
-            "gateway": {"mode": "local", "port": port, "bind": "loopback", "auth": {"mode": "token", "token": TOKEN}},
+            "gateway": gateway,
             "discovery": {"mdns": {"mode": "off"}},
             "logging": {"file": str(folder / "openclaw.log")},
         }
@@ -217,7 +230,7 @@ def openclaw(official: Official) -> Iterator[Server]:
         }
         program_path = str(official.modules / "openclaw" / "openclaw.mjs")
         command = [official.node, program_path, "gateway", "run", "--port", str(port)]
-        with _serve("OpenClaw", command, port, folder, env=env, ready="/health") as server:
+        with _serve("OpenClaw", command, port, folder, env=env, ready="/health", check=check) as server:
             yield server
 
 
@@ -258,8 +271,11 @@ def node_host(official: Official, port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ours(*, connections: int = 100) -> Iterator[Server]:
-    """This gateway as a user starts it; `connections` also raises what one address may open."""
+def ours(
+    *, connections: int = 100, tls: Mapping[str, Any] | None = None, check: ssl.SSLContext | None = None
+) -> Iterator[Server]:
+    """This gateway as a user starts it; `connections` also raises what one address may open, `check` is what its probes
+    are asked with."""
     with _folder() as folder:
         port = _free_port()
         websocket: dict[str, Any] = {}
@@ -270,6 +286,7 @@ def ours(*, connections: int = 100) -> Iterator[Server]:
                 "mode": "local",
                 "auth": {"type": "token", "token": TOKEN},
                 "transports": {"websocket": websocket},
+                **({"tls": tls} if tls is not None else {}),
             }
         }
         (folder / "openclaw.json").write_text(json.dumps(config))
@@ -278,7 +295,7 @@ def ours(*, connections: int = 100) -> Iterator[Server]:
             "OPENCLAW_CONFIG_PATH": str(folder / "openclaw.json"),
         }
         command = [sys.executable, "-m", "openclaw_gateway", "gateway", "run", "--port", str(port)]
-        with _serve("openclaw_gateway", command, port, folder, env=env, ready="/health") as server:
+        with _serve("openclaw_gateway", command, port, folder, env=env, ready="/health", check=check) as server:
             yield server
 
 

@@ -278,7 +278,7 @@ async def test_v48_tables_keyed_by_what_a_peer_sends_are_capped(victim: Gateway)
     for number in range(gatekeeper_module._HINTED_PEERS + 40):
         headers = ((b"x-forwarded-for", b"1.2.3.4"),)
         victim.gatekeeper.describe(
-            f"198.51.100.{number % 250}" if number < 250 else f"203.0.113.{number % 250}", headers, tls=False
+            f"198.51.100.{number % 250}" if number < 250 else f"203.0.113.{number % 250}", headers
         )
     assert len(victim.gatekeeper._said) <= gatekeeper_module._HINTED_PEERS
 

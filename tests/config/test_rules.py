@@ -113,8 +113,84 @@ def test_a_trusted_proxy_without_a_token_admits_nobody_and_does_not_start(home: 
     with pytest.raises(ConfigError) as caught:
         home.load('{gateway: {auth: {type: "trusted-proxy"}, trustedProxies: ["127.0.0.1"]}}')
     (issue,) = caught.value.issues
-    assert (issue.path, issue.fix) == ("gateway.auth.type", "openclaw config set gateway.auth.type token")
-    assert "no identity from a proxy is read" in issue.message
+    assert issue.path == "gateway.auth.trustedProxy.userHeader"
+    assert issue.fix == "openclaw config set gateway.auth.trustedProxy.userHeader x-forwarded-user"
+    assert "there is no token either" in issue.message
+
+
+PROXIED = """{{gateway: {{trustedProxies: ["10.0.0.1"], auth: {{type: "trusted-proxy", {token}
+    trustedProxy: {{userHeader: "X-Auth-User", {more}}}, {auth} }}}}}}"""
+
+
+def proxied(more: str = "", *, token: str = "", auth: str = "") -> str:
+    return PROXIED.format(more=more, token=token, auth=auth)
+
+
+def test_proxy4_a_proxy_that_names_people_needs_no_token(home: Home) -> None:
+    loaded = home.load(proxied('allowUsers: ["nick"], requiredHeaders: ["X-Forwarded-Proto"]'))
+    assert loaded.issues == ()
+    proxy = loaded.config.auth.trusted_proxy
+    assert (proxy.user_header, proxy.required_headers, proxy.allow_users) == (
+        "x-auth-user", ("x-forwarded-proto",), ("nick",),
+    )  # fmt: skip
+
+
+def test_proxy4_no_proxy_but_a_token_is_a_warning(home: Home) -> None:
+    loaded = home.load('{gateway: {auth: {type: "trusted-proxy", token: "0123456789abcdef"}}}')
+    assert {(issue.path, issue.severity) for issue in loaded.issues} == {
+        ("gateway.trustedProxies", "warning"), ("gateway.auth.trustedProxy.userHeader", "warning"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "auth", "path", "closed"),
+    [
+        ('allowUsers: ["a,b"]', "", "gateway.auth.trustedProxy.allowUsers", "allow_users"),
+        ('allowUsers: ["nick", 7]', "", "gateway.auth.trustedProxy.allowUsers", "allow_users"),
+        ("allowUsers: 7", "", "gateway.auth.trustedProxy.allowUsers", "allow_users"),
+        ('requiredHeaders: ["x y", "x-ok"]', "", "gateway.auth.trustedProxy.requiredHeaders", "required_headers"),
+        ('allowUsers: ["nick"], allowLoopback: 7', "", "gateway.auth.trustedProxy.allowLoopback", "allow_loopback"),
+    ],
+)
+def test_v17_a_list_that_cannot_be_read_lets_in_fewer_and_not_more(
+    home: Home, more: str, auth: str, path: str, closed: str
+) -> None:
+    from openclaw_gateway.policy.vouching import Voucher, judge_vouching
+    from openclaw_gateway.server.rules import vouch_rules
+
+    loaded = home.load(proxied(more, auth=auth))
+    assert path in [issue.path for issue in loaded.issues if issue.severity == "fallback"]
+    rules = vouch_rules(loaded.config)
+    assert rules is not None
+    here = closed == "allow_loopback"
+    headers = [(b"x-auth-user", b"nick"), (b"x-ok", b"1"), (b"x y", b"1")]
+    assert not judge_vouching(Voucher(trusted=True, here=here, attributed=True), headers, rules).ok
+
+
+def test_one_faulty_user_takes_all_scopes_by_name(home: Home) -> None:
+    users = 'identityScopes: { nick: ["operator.read"], root: ["operator.everything"] }'
+    loaded = home.load(proxied('allowUsers: ["nick"]', auth=users))
+    assert loaded.config.auth.identity_scopes == {}
+    (issue,) = loaded.issues
+    assert issue.path == "gateway.auth.identityScopes"
+    good = 'identityScopes: { "Nick@Example.com": ["operator.read", "operator.write"] }'
+    assert home.load(proxied('allowUsers: ["nick"]', auth=good)).config.auth.identity_scopes == {
+        "Nick@Example.com": ("operator.read", "operator.write")
+    }
+
+
+def test_v36_loopback_without_a_secret_and_everybody_are_told(home: Home) -> None:
+    loaded = home.load(proxied("allowLoopback: true"))
+    assert [(issue.path, issue.severity) for issue in loaded.issues] == [
+        ("gateway.auth.trustedProxy.allowUsers", "warning"),
+        ("gateway.auth.trustedProxy.allowLoopback", "warning"),
+    ]
+    short = 'allowUsers: ["nick"], allowLoopback: true, secret: "short"'
+    with pytest.raises(ConfigError) as caught:
+        home.load(proxied(short))
+    assert "short" not in str(caught.value).replace("shorter", "")
+    whole = f'allowUsers: ["nick"], allowLoopback: true, secret: "{"s" * 24}"'
+    assert home.load(proxied(whole)).issues == ()
 
 
 @pytest.mark.parametrize("bind", ["loopback", "lan"])

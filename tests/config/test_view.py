@@ -87,7 +87,7 @@ def test_json_schema_has_every_setting() -> None:
 def test_s166_s171_paths_give_the_value_in_use(home: Home) -> None:
     loaded = home.load('{gateway: {auth: {mode: "none"}}, agents: {list: [{id: "a"}]}, channels: {slack: {mode: "x"}}}')
     assert get_path(loaded, "channels.telegram.dm.policy") == "pairing"
-    assert get_path(loaded, "gateway.tailscale") == {"mode": "off", "resetOnExit": True}
+    assert get_path(loaded, "gateway.tailscale").items() >= {"mode": "off", "resetOnExit": True}.items()
     assert get_path(loaded, "gateway.port") == 18789
     assert get_path(loaded, "gateway.auth.mode") == get_path(loaded, "gateway.auth.type") == "none"
     assert get_path(loaded, "channels.slack.mode") == "x"

@@ -1,4 +1,4 @@
-// Drives the official @openclaw/gateway-client package: node gateway_client.mjs MODE URL TOKEN. Prints one JSON line per fact.
+// Drives the official @openclaw/gateway-client package: node gateway_client.mjs MODE URL TOKEN [TLS_FINGERPRINT]. Prints one JSON line per fact.
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -8,13 +8,14 @@ const entry = join(process.env.OPENCLAW_MODULES, "@openclaw", "gateway-client", 
 const { GatewayClient } = await import(pathToFileURL(entry).href);
 void require;
 
-const [mode, url, token] = process.argv.slice(2);
+const [mode, url, token, tlsFingerprint] = process.argv.slice(2);
 const say = (fact) => process.stdout.write(`${JSON.stringify(fact)}\n`);
 
 const make = (extra) =>
   new GatewayClient({
     url,
     token,
+    ...(tlsFingerprint ? { tlsFingerprint } : {}),
     minProtocol: 4,
     maxProtocol: 4,
     onEvent: (event) => say({ fact: "event", event: event.event, seq: event.seq, payload: event.payload, stateVersion: event.stateVersion }),

@@ -24,6 +24,7 @@ from openclaw_gateway.policy.admission import (
 from openclaw_gateway.policy.origin import OriginVerdict
 from openclaw_gateway.policy.secrets import SecretOutcome
 from openclaw_gateway.policy.tokenlife import ApiKeyOutcome
+from openclaw_gateway.policy.vouching import Vouched
 from openclaw_gateway.protocol.connect import (
     CLIENT_IDS,
     CLIENT_MODES,
@@ -79,9 +80,12 @@ RULES = st.builds(
     ),
     own_tailnet_addresses=st.sampled_from([frozenset[str](), frozenset({"100.64.0.7"})]),
 )
+PERSON = Vouched(source="trusted-proxy", user="nick", scopes=("operator.read", "operator.approvals"))
 PEERS = st.sampled_from(
     [
         LOCAL,
+        attrs.evolve(peer_from("203.0.113.9", host="gw.example"), vouched=PERSON),
+        attrs.evolve(peer_from("203.0.113.9", host="gw.example"), vouched=Vouched(source="tailscale", reason="no")),
         LAN,
         REMOTE,
         peer_from("100.64.0.7", host="x"),
@@ -130,6 +134,12 @@ def server_grant(q: AdmissionQuestion, verdict: Admitted) -> frozenset[str]:
         assert isinstance(q.pairing, Approval)
         approved = frozenset(q.pairing.scopes)
         return frozenset(scope for scope in of_key if satisfies(approved, scope))
+    if verdict.user is not None and not verdict.pair_silently:
+        held = frozenset(PERSON.scopes)
+        if verdict.device_id is not None:
+            assert isinstance(q.pairing, Approval)
+            held |= frozenset(q.pairing.scopes)
+        return frozenset(scope for scope in KNOWN_OPERATOR_SCOPES if satisfies(held, scope))
     if verdict.device_id is None or verdict.pair_silently:
         baseline_only = not q.peer.direct_loopback and q.peer.address not in q.rules.own_tailnet_addresses
         return frozenset({"operator.read", "operator.write"}) if baseline_only else KNOWN_OPERATOR_SCOPES
@@ -162,12 +172,15 @@ def test_v59_nobody_gets_past_a_credential_that_does_not_hold(q: AdmissionQuesti
     secret = q.rules.auth_type == "none" or q.secret is SecretOutcome.MATCH
     token = q.device_token is DeviceTokenOutcome.MATCH and isinstance(q.pairing, Approval) and not q.revoked
     key = q.api_key is ApiKeyOutcome.MATCH and q.params.role == "operator"
-    assert secret or token or key
+    wrong = {SecretOutcome.MISMATCH, SecretOutcome.MALFORMED, SecretOutcome.LOOKS_LIKE_SETUP_CODE, SecretOutcome.LOCKED}
+    named = q.peer.vouched is PERSON and q.params.role == "operator" and q.api_key is ApiKeyOutcome.NONE
+    person = named and q.secret not in wrong
+    assert secret or token or key or person
     assert q.origin.ok
     if verdict.device_id is None:
-        assert secret or key
+        assert secret or key or person
         elsewhere = key and q.transport == "http" and q.peer.encrypted
-        assert q.peer.direct_loopback or elsewhere
+        assert q.peer.direct_loopback or elsewhere or person
     else:
         assert q.device is VERIFIED
         assert q.pairing is not UNREADABLE
@@ -187,7 +200,10 @@ def test_v26_an_api_key_leaves_nothing_that_outlives_it(q: AdmissionQuestion) ->
 @given(QUESTIONS, st.sampled_from([ApiKeyOutcome.REVOKED, ApiKeyOutcome.EXPIRED, ApiKeyOutcome.WRONG]))
 def test_v26_a_key_that_does_not_hold_adds_nothing(q: AdmissionQuestion, outcome: ApiKeyOutcome) -> None:
     with_key, without = admit(attrs.evolve(q, api_key=outcome)), admit(attrs.evolve(q, api_key=ApiKeyOutcome.NONE))
-    assert rank(with_key) == rank(without)
+    if q.peer.vouched is PERSON:  # beside a key that does not hold, a name is not looked at
+        assert rank(with_key)[0] <= rank(without)[0]
+    else:
+        assert rank(with_key) == rank(without)
 
 
 def rank(verdict: Admitted | PairingNeeded | Refused) -> tuple[int, frozenset[str]]:

@@ -17,6 +17,7 @@ from openclaw_gateway import CallFailed, Gateway, load_config, open_gateway
 from openclaw_gateway.config.load import LoadedConfig
 from openclaw_gateway.config.redact import MARKER
 from openclaw_gateway.config.watch import ConfigChange, changed_paths
+from openclaw_gateway.server.listener import Probed
 from openclaw_gateway.testing import ScriptedPeer, connect_peer
 
 TOKEN = "token-of-the-config-tests-0123456789"
@@ -322,7 +323,7 @@ async def test_cfg3_another_port_moves_the_listener_and_drops_nobody(home: Home)
         peer = await _dial(old)
         home.change(gateway, _config(port=new))
         assert gateway.port == new
-        assert gateway._probe_address() == ("127.0.0.1", new)
+        assert gateway._probe_address() == Probed("127.0.0.1", new)
         assert (await peer.request("health"))["ok"]
         other = await _dial(new)
         assert (await other.request("health"))["ok"]

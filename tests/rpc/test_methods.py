@@ -31,7 +31,7 @@ SHAPES: dict[str, tuple[str, str]] = {
             "degradedPlugins tasks taskAudit sessions modelRuntime eventLoop processMemory workerPools pid "
             "shutdownBudget"
         ),
-        "uptimeMs connections parts configIssues appliedConfigHash discovery",
+        "uptimeMs connections parts configIssues appliedConfigHash discovery tls tailscale tunnels",
     ),
     "channels.status": (
         (

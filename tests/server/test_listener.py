@@ -14,7 +14,7 @@ import trio.testing
 
 from openclaw_gateway import Gateway
 from openclaw_gateway.server.addresses import BindFailed, open_listening_sockets
-from openclaw_gateway.server.listener import AcceptStalled, serve_accepts, watch_accepts
+from openclaw_gateway.server.listener import AcceptStalled, Probed, serve_accepts, watch_accepts
 from openclaw_gateway.server.wire import SocketWire
 
 
@@ -108,7 +108,7 @@ async def _never(wire: SocketWire) -> None:
 async def test_live2_a_wedged_listener_is_noticed(sock: socket.socket) -> None:
     """Nobody accepts: connections are taken by the kernel's backlog and never answered."""
     with pytest.raises(AcceptStalled) as stalled:
-        await watch_accepts(lambda: sock.getsockname()[:2], interval=0.01, timeout=0.05)
+        await watch_accepts(lambda: Probed(*sock.getsockname()[:2]), interval=0.01, timeout=0.05)
     assert stalled.value.failures == 3
 
 
@@ -116,12 +116,12 @@ async def test_live2_a_wedged_listener_is_noticed(sock: socket.socket) -> None:
 async def test_live2_one_good_answer_forgets_the_failures(sock: socket.socket, listening: Gateway) -> None:
     asked = 0
 
-    def where() -> tuple[str, int] | None:
+    def where() -> Probed | None:
         nonlocal asked
         asked += 1
         if asked == 4:
             return None
-        return ("127.0.0.1", listening.port) if asked % 3 == 0 else sock.getsockname()[:2]
+        return Probed("127.0.0.1", listening.port) if asked % 3 == 0 else Probed(*sock.getsockname()[:2])
 
     with trio.move_on_after(5) as scope:
         async with trio.open_nursery() as nursery:

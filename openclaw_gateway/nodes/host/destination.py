@@ -4,10 +4,10 @@ Owns the order of the sources. It must not dial (a join link is fetched by its c
 this host's own gateway go to loopback only; a kept device token goes to the URL it came from (`keeping`), or to the
 certificate of the gateway that it came from (`finding`).
 
-Address: ``--url`` > ``--host``/``--port`` > ``--pair`` > ``OPENCLAW_GATEWAY_URL`` > the gateway that let us in last >
-this host's own gateway; `finding` looks around before the last two. Secret: ``--pair``, ``--token``, else
-``OPENCLAW_GATEWAY_TOKEN`` / ``OPENCLAW_GATEWAY_PASSWORD``, which official nodes use for any address, else for loopback
-what the gateway here uses.
+Address: ``--url`` > ``--host``/``--port`` > ``--pair`` > ``OPENCLAW_GATEWAY_URL`` > the routes of ``gateway.remote``
+(mode remote) > the gateway that let us in last > this host's own gateway; `finding` looks around before the last two.
+Secret: ``--pair``, ``--token``, else ``OPENCLAW_GATEWAY_TOKEN`` / ``OPENCLAW_GATEWAY_PASSWORD``, which official nodes
+use for any address, else for loopback what the gateway here uses.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ import attrs
 
 from openclaw_gateway.client.address import GatewayAddress
 from openclaw_gateway.client.handshake import Credentials
-from openclaw_gateway.client.resolve import URL_VARIABLE, Target, resolve_target
+from openclaw_gateway.client.resolve import URL_VARIABLE, Target, own_certificate, resolve_target
+from openclaw_gateway.client.tls import ClientCertificate
+from openclaw_gateway.config.paths import state_dir
 from openclaw_gateway.config.rules import PASSWORD_VARIABLE, TOKEN_VARIABLE
+from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.nodes.host.errors import NodeError
 from openclaw_gateway.nodes.host.keeping import Keeping
 from openclaw_gateway.nodes.host.setupcode import SetupCode
@@ -53,8 +56,10 @@ class Destination:
     source: str
     secret: Credentials
     tls_fingerprint: str | None
+    client_certificate: ClientCertificate | None = None
     allow_insecure: bool = False
     device_token: str | None = attrs.field(default=None, repr=False)
+    route: Target | None = None  # mode remote: the routes to choose from; ``url`` then only names them
 
 
 def choose_destination(asked: Asked, env: Mapping[str, str], keeping: Keeping) -> Destination:
@@ -65,19 +70,23 @@ def choose_destination(asked: Asked, env: Mapping[str, str], keeping: Keeping) -
     if url is None:
         own = _own(asked, env)
         return Destination(
-            url=own.url,
+            url=_name(own),
+            route=own if own.routes else None,
             source=own.source,
             secret=_secret(asked, env, own),
             tls_fingerprint=asked.tls_fingerprint or own.tls_fingerprint,
+            client_certificate=own_certificate(state_dir(env)),
             allow_insecure=own.local,
         )
     address = GatewayAddress.parse(url)
-    own_target = _own(asked, env, port=address.port) if address.is_loopback and not address.tls else None
+    pin = asked.tls_fingerprint or pin
+    own_target = _own_at(address, asked, env, pinned=pin is not None)
     return Destination(
         url=address.url,
         source=source,
         secret=_secret(asked, env, own_target),
-        tls_fingerprint=asked.tls_fingerprint or pin,
+        tls_fingerprint=pin or (own_target.tls_fingerprint if own_target is not None else None),
+        client_certificate=own_certificate(state_dir(env)),
     )
 
 
@@ -94,10 +103,24 @@ def _address(asked: Asked, env: Mapping[str, str], keeping: Keeping) -> tuple[st
     named = env.get(URL_VARIABLE, "").strip()
     if named and asked.port is None:
         return named, f"environment {URL_VARIABLE}", _kept_pin(keeping, named)
+    if asked.port is None and _has_routes(asked, env):
+        return None, "", None  # what is configured now outranks what let us in once
     latest = keeping.latest() if asked.port is None else None
-    if latest is not None:
+    if latest is not None and "://" in latest.url:
         return latest.url, "the gateway that let this node in last", latest.tls_fingerprint
     return None, "", None
+
+
+def _has_routes(asked: Asked, env: Mapping[str, str]) -> bool:
+    try:
+        return bool(_own(asked, env).routes)
+    except GatewayError:
+        return False  # told where it matters: by whoever has to use it
+
+
+def _name(own: Target) -> str:
+    """What a device token is kept under: the address, or all the routes to the one gateway (attack V56)."""
+    return " | ".join(sorted(route.name for route in own.routes)) if own.routes else own.url
 
 
 def _kept_pin(keeping: Keeping, url: str) -> str | None:
@@ -109,6 +132,18 @@ def _url(host: str, port: int, *, tls: bool, path: str | None) -> str:
     bare = host.strip().removeprefix("[").removesuffix("]")
     shown = f"[{bare}]" if ":" in bare else bare
     return f"{'wss' if tls else 'ws'}://{shown}:{port}{'/' + path.strip('/') if path else ''}"
+
+
+def _own_at(address: GatewayAddress, asked: Asked, env: Mapping[str, str], *, pinned: bool) -> Target | None:
+    """This host's own gateway, where ``address`` is it. Over TLS only its own certificate shows that: behind another
+    one on loopback may be a tunnel's far end, which gets no secret of this host.
+    """
+    if not address.is_loopback:
+        return None
+    own = _own(asked, env, port=address.port)
+    if not address.tls:
+        return own
+    return own if own.address.tls and own.tls_fingerprint is not None and not pinned else None
 
 
 def _own(asked: Asked, env: Mapping[str, str], port: int | None = None) -> Target:

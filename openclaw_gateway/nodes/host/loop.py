@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Literal
 
 import attrs
 import trio
 
-from openclaw_gateway.client import ConnectFailed, Credentials, DeviceIdentity, GatewayClient, open_client
+from openclaw_gateway.client import ClientClosed, ConnectFailed, Credentials, DeviceIdentity, GatewayClient, open_client
+from openclaw_gateway.client.resolve import Target
 from openclaw_gateway.client.secure import KnownGateway, SecureChannelWish
+from openclaw_gateway.client.tls import ClientCertificate
 from openclaw_gateway.errors import GatewayError, flat_errors
 from openclaw_gateway.nodes.host.commands import CAPS
 from openclaw_gateway.nodes.host.errors import NodeRefused
@@ -57,12 +59,14 @@ class NodeSetup:
     display_name: str
     secret: Credentials = attrs.field(factory=Credentials)
     tls_fingerprint: str | None = None
+    client_certificate: ClientCertificate | None = None
     instance_id: str | None = None
     allow_insecure: bool = False
     secure_channel: Literal["off", "on", "required"] = "on"
     gateway_id: str | None = None  # the gateway's device id, where it was told beforehand
     seals: Seals | None = attrs.field(default=None, repr=False)
     device_token: str | None = attrs.field(default=None, repr=False)  # from another address of this gateway
+    route: Target | None = None  # where the way is chosen anew for each connection; ``url`` then only names it
 
 
 def approval_link(url: str, request_id: str) -> str:
@@ -124,6 +128,8 @@ class _Life:
                 wait = await self._connect_once()
             except ConnectFailed as error:
                 wait = self._after_refusal(error)
+            except ClientClosed as error:
+                wait = self._retry(str(error), None)  # the route died under the connection: the next one is tried
             except Exception as exc:
                 # The crash barrier of a connection: no outside event ends the node (design rule 5).
                 log.exception("node connection failed", exc=exc, url=self._setup.url)
@@ -199,10 +205,25 @@ class _Life:
         except (OSError, GatewayError) as error:
             log.debug("gateway identity not learned", error=str(error))
 
-    def _open(self) -> AbstractAsyncContextManager[GatewayClient]:
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[GatewayClient]:
+        setup = self._setup
+        if setup.route is None:
+            async with self._dial(setup.url, setup.tls_fingerprint) as client:
+                yield client
+            return
+        from openclaw_gateway.client.route_dial import open_route
+
+        async with (
+            open_route(setup.route, pulse=True) as reached,
+            self._dial(reached.url, reached.tls_fingerprint) as client,
+        ):
+            yield client
+
+    def _dial(self, url: str, tls_fingerprint: str | None) -> AbstractAsyncContextManager[GatewayClient]:
         setup = self._setup
         return open_client(
-            setup.url,
+            url,
             auth=self._proofs.current,
             identity=setup.identity,
             role="node",
@@ -213,7 +234,8 @@ class _Life:
             instance_id=setup.instance_id,
             caps=CAPS,
             commands=tuple(setup.handlers),
-            tls_fingerprint=setup.tls_fingerprint,
+            tls_fingerprint=tls_fingerprint,
+            client_certificate=setup.client_certificate,
             allow_insecure=setup.allow_insecure,
             secure=self._wish(),
         )
@@ -242,7 +264,7 @@ class _Life:
             reason=error.message,
             fix=f"openclaw devices approve {request_id}" if request_id else "openclaw devices list",
             request_id=request_id,
-            link=approval_link(self._setup.url, request_id) if request_id else None,
+            link=approval_link(self._setup.url, request_id) if request_id and self._setup.route is None else None,
             retry_in=delay,
             failures=self._failures,
         )
