@@ -111,6 +111,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "scopes": "scopes granted or asked for",
     "secure": "whether the connection is end-to-end encrypted inside the WebSocket",
     "sender": "a person on a message channel",
+    "serial": "serial number of a DNS zone",
     "setting": "name of a setting",
     "signal": "name of a POSIX signal",
     "size": "a count or size; the event says of what",

@@ -84,6 +84,10 @@ async def test_v10_a_node_holds_no_operator_scope(victim: Gateway) -> None:
         assert outcome.admitted
         assert outcome.scopes == set()
         for method in victim.rpc.names:
+            spec = victim.rpc.get(method)
+            if spec is not None and "node" in spec.roles and "operator" in spec.roles:
+                assert method == "gateway.identity.get"  # the gateway's public key: what a node has to know again
+                continue
             reply = await client.call(method)
             if not reply["ok"] and "close" in reply:
                 break
