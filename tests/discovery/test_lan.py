@@ -45,7 +45,7 @@ class Looker:
         return self.host.run([*OPENCLAW, *words], env=self.env, check=False)
 
     def peak_kib(self, *words: str) -> int:
-        """The most memory that a command held, in KiB: measured by a parent of its own, so that no other child counts."""
+        """The most memory that a command held, in KiB; measured by a parent of its own: no other child counts."""
         watch = (
             "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True);"
             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
