@@ -234,6 +234,33 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX node_pending_by_node ON node_pending_items (node_id, rank, created_at_ms)",
     ),
+    (  # the durable queues of messages, and which dedupe keys were accepted lately
+        """CREATE TABLE queue_messages (
+            order_no INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            queue TEXT NOT NULL,
+            lane TEXT NOT NULL,
+            dedupe TEXT NOT NULL,
+            source TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            payload BLOB NOT NULL,
+            accepted_at_ms INTEGER NOT NULL,
+            attempts INTEGER NOT NULL,
+            due_at_ms INTEGER NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'dead')),
+            uncertain INTEGER NOT NULL,
+            last_error TEXT
+        ) STRICT""",
+        "CREATE UNIQUE INDEX queue_messages_by_dedupe ON queue_messages (queue, dedupe)",
+        """CREATE TABLE queue_seen (
+            queue TEXT NOT NULL,
+            dedupe TEXT NOT NULL,
+            message_id TEXT NOT NULL,
+            at_ms INTEGER NOT NULL,
+            PRIMARY KEY (queue, dedupe)
+        ) STRICT""",
+        "CREATE INDEX queue_seen_by_age ON queue_seen (queue, at_ms)",
+    ),
 )
 
 
