@@ -15,7 +15,7 @@ import os
 import platform
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -33,6 +33,7 @@ from openclaw_gateway.config.watch import ConfigChange, overridden_edits, watch_
 from openclaw_gateway.errors import flat_errors
 from openclaw_gateway.events.bus import EventBus, Listener
 from openclaw_gateway.events.presence import Presence
+from openclaw_gateway.messaging import Messaging, open_messaging
 from openclaw_gateway.nodes.hub import NodeHub, open_node_hub
 from openclaw_gateway.nodes.listing import node_source
 from openclaw_gateway.nodes.records import EVENTS as NODE_EVENTS
@@ -143,8 +144,10 @@ class Gateway:
         overrides: Mapping[str, Any] | None,
         listen: bool,
         setup_codes: SetupCodes,
+        messaging: Messaging,
     ) -> None:
         self.config = config
+        self.messaging = messaging
         self.audit = audit
         self._listen = listen
         self._env = env
@@ -372,6 +375,7 @@ class Gateway:
         explain.register(self.rpc, gatekeeper=self.gatekeeper, book=self._book)
         setup.register(self.rpc, codes=self._setup_codes, situation=self._setup_situation, audit=self.audit)
         token_methods.register(self.rpc, issued=self._issued, keys=self._keys, audit=self.audit)
+        self.messaging.register(self.rpc, audit=self.audit)
         self.rpc.declare("agent.send", scope="operator.write")
 
     def _setup_situation(self) -> setup.SetupSituation:
@@ -502,7 +506,7 @@ class Gateway:
         trio.lowlevel.add_instrument(self.loop)
         try:
             async with trio.open_nursery() as nursery:
-                for name, task in (
+                tasks: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
                     ("heartbeat", self._heartbeat.serve),
                     ("loop", self.loop.serve),
                     ("tick", self._tick),
@@ -514,7 +518,9 @@ class Gateway:
                     ("api-keys", self._keys.supervise_upkeep),
                     ("tokens", self._issued.supervise_upkeep),
                     ("senders", self.senders.book.supervise_upkeep),
-                ):
+                    *self.messaging.tasks(),
+                )
+                for name, task in tasks:
                     nursery.start_soon(supervise, name, task, partial(self.health.set, name))
                 nursery.start_soon(watch_accepts, self._probe_address)
                 if self.loaded is not None:
@@ -701,6 +707,7 @@ async def _serve_tiers(
             open_sender_book(store, clock=now_ms, codes=codes, code_ttl_ms=config.pairing.sender_code_ttl_ms) as people,
             open_setup_codes(store, book, clock=now_ms) as setup_codes,
             open_node_hub(store, book, clock=now_ms) as hub,
+            open_messaging(store) as messaging,
         ):
             if store.recovery is not None:
                 log.error(
@@ -708,7 +715,16 @@ async def _serve_tiers(
                     reason=store.recovery.reason,
                     backup=str(store.recovery.restored_from),
                 )
-            gateway = make(book, hub, people, audit=audit_trail, issued=issued, keys=keys, setup_codes=setup_codes)
+            gateway = make(
+                book,
+                hub,
+                people,
+                audit=audit_trail,
+                issued=issued,
+                keys=keys,
+                setup_codes=setup_codes,
+                messaging=messaging,
+            )
             async with trio.open_nursery() as services:
                 await services.start(gateway.serve_until_drained)
                 await services.start(gateway.serve_owner_door)

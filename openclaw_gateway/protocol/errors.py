@@ -454,6 +454,22 @@ ERRORS: dict[str, ErrorRow] = {
         "openclaw tokens create <name> (on the gateway's host)",
         detail="API_KEY_MAKES_NO_KEYS",
     ),
+    "queue-full": ErrorRow(
+        UNAVAILABLE,
+        "too many messages are waiting; try again later",
+        "The queue has no room: nothing of this message was accepted.",
+        "openclaw queue list",
+        detail="QUEUE_FULL",
+        retryable=True,
+        retry_after_ms=5000,
+    ),
+    "queue-message-unknown": ErrorRow(
+        INVALID_REQUEST,
+        "no message {id} that could be changed",
+        "It is done or dropped already, or it is being worked on right now.",
+        "openclaw queue list",
+        detail="QUEUE_MESSAGE_UNKNOWN",
+    ),
     "audit-unavailable": ErrorRow(
         UNAVAILABLE,
         "the audit trail cannot be written or read right now",
