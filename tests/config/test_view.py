@@ -14,7 +14,7 @@ from openclaw_gateway.config import schema as schema_module
 from openclaw_gateway.config.jsonschema import DESCRIPTIONS, json_schema
 from openclaw_gateway.config.redact import MARKER
 from openclaw_gateway.config.schema import ChannelConfig, GatewayConfig
-from openclaw_gateway.config.settings import ALIASES, SECRETS, VALUE_ALIASES, json_name, settings
+from openclaw_gateway.config.settings import ALIASES, SECRETS, VALUE_ALIASES, collections, json_name, settings
 from openclaw_gateway.config.view import UnknownPathError, effective, get_path, snapshot
 from tests.config.conftest import SEED, Home
 
@@ -35,6 +35,9 @@ def test_docs_name_defaults_as_the_schema_has_them() -> None:
     text = DOCUMENT.read_text()
     for path, setting in settings().items():
         section = text.split(f"`{path}`\n", 1)[1].split("\n#", 1)[0]
+        if setting.required:
+            assert "\nRequired.\n" in section, path
+            continue
         shown = re.search(r"^Default: `([^`]*)`", section, re.MULTILINE)
         assert shown is not None, path
         default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
@@ -60,9 +63,13 @@ def test_json_schema_has_every_setting() -> None:
     root = json_schema()
     json.dumps(root)
     for path, setting in settings().items():
-        node = root
+        node, at = root, ""
         for part in path.split("."):
-            node = node["additionalProperties"] if part == "*" else node["properties"][part]
+            if part == "*":
+                node = node["items" if collections()[at].kind == "list" else "additionalProperties"]
+            else:
+                node = node["properties"][part]
+            at = f"{at}.{part}".removeprefix(".")
         assert node["description"], path
         assert node.get("writeOnly", False) == setting.secret
         if setting.default is not None:
