@@ -261,6 +261,47 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT""",
         "CREATE INDEX queue_seen_by_age ON queue_seen (queue, at_ms)",
     ),
+    (  # conversations with agents, and what was said in them
+        """CREATE TABLE agent_sessions (
+            key TEXT PRIMARY KEY,
+            session_id TEXT NOT NULL UNIQUE,
+            agent_id TEXT NOT NULL,
+            created_at_ms INTEGER NOT NULL,
+            started_at_ms INTEGER NOT NULL,
+            updated_at_ms INTEGER NOT NULL,
+            last_interaction_ms INTEGER NOT NULL,
+            label TEXT,
+            channel TEXT,
+            chat_type TEXT NOT NULL,
+            model TEXT,
+            archived INTEGER NOT NULL,
+            pinned INTEGER NOT NULL,
+            last_read_ms INTEGER NOT NULL,
+            tokens_in INTEGER NOT NULL,
+            tokens_out INTEGER NOT NULL,
+            tokens_cache_read INTEGER NOT NULL,
+            tokens_cache_write INTEGER NOT NULL,
+            messages INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE agent_messages (
+            session_id TEXT NOT NULL,
+            seq INTEGER NOT NULL,
+            id TEXT NOT NULL,
+            role TEXT NOT NULL,
+            body BLOB NOT NULL,
+            at_ms INTEGER NOT NULL,
+            run_id TEXT,
+            PRIMARY KEY (session_id, seq)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE UNIQUE INDEX agent_messages_by_run ON agent_messages (session_id, run_id, role)",
+        "CREATE INDEX agent_messages_by_id ON agent_messages (session_id, id)",
+        """CREATE TABLE agent_session_past (
+            key TEXT NOT NULL,
+            session_id TEXT NOT NULL,
+            until_ms INTEGER NOT NULL,
+            PRIMARY KEY (key, session_id)
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )
 
 
