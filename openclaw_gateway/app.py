@@ -158,6 +158,8 @@ class Gateway:
         self.rpc = MethodTable()
         self.events = EventBus()
         self.events.declare(EVENTS)
+        messaging.attach(config, self.events)
+        self.agents = messaging.agents
         self.nodes = hub
         hub.attach(self.events, _may_learn_of)
         hub.configure(config.nodes)
@@ -289,6 +291,7 @@ class Gateway:
         self._core.registry.limit = websocket.concurrent_connections
         self._core.registry.strangers.per_address = websocket.unauthenticated_per_address
         self.nodes.configure(config.nodes)
+        self.messaging.configure(config)
         self._server.websocket = websocket.enabled
         self._heartbeat.configure(**_heartbeat_seconds(config))
         if _secrets(before) != _secrets(auth):
@@ -376,7 +379,6 @@ class Gateway:
         setup.register(self.rpc, codes=self._setup_codes, situation=self._setup_situation, audit=self.audit)
         token_methods.register(self.rpc, issued=self._issued, keys=self._keys, audit=self.audit)
         self.messaging.register(self.rpc, audit=self.audit)
-        self.rpc.declare("agent.send", scope="operator.write")
 
     def _setup_situation(self) -> setup.SetupSituation:
         addresses = self._listening.addresses if self._listening is not None else []

@@ -9,41 +9,129 @@ services, webhooks) are loaded when the configuration asks for them, and none of
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
+import msgspec
+
+from openclaw_gateway.agents.agent import AgentRegistry
+from openclaw_gateway.agents.broadcast import Broadcast
+from openclaw_gateway.agents.records import AgentFailed, Reply, RunRequest
+from openclaw_gateway.agents.router import AgentRouter
+from openclaw_gateway.agents.runs import KIND as RUN
+from openclaw_gateway.agents.runs import AgentRuns
+from openclaw_gateway.agents.sessions import Sessions, open_sessions
+from openclaw_gateway.config.schema import AgentEntry, GatewayConfig
+from openclaw_gateway.events.bus import EventBus
 from openclaw_gateway.ops.audit import AuditTrail
 from openclaw_gateway.ops.health import now_ms
-from openclaw_gateway.queues import MessageQueue, open_queues
+from openclaw_gateway.queues import Effect, MessageQueue, NewMessage, QueuedMessage, Undeliverable, open_queues
+from openclaw_gateway.rpc import chat as chat_methods
 from openclaw_gateway.rpc import queues as queue_methods
+from openclaw_gateway.rpc import sessions as session_methods
 from openclaw_gateway.rpc.table import MethodTable
 from openclaw_gateway.store import Store
 
-__all__ = ["Messaging", "open_messaging"]
+__all__ = ["CHANNEL_SEND", "Messaging", "open_messaging"]
+
+CHANNEL_SEND: Final = "channel.send"
+INBOUND_CONCURRENCY: Final = 32  # runs at once
+OUTBOUND_CONCURRENCY: Final = 32
 
 Task = Callable[[], Coroutine[Any, Any, None]]
+Handler = Callable[[QueuedMessage], Coroutine[Any, Any, Sequence[Effect] | None]]
 
 
 class Messaging:
-    """``inbound`` holds what people and services sent, ``outbound`` what goes to them."""
+    """``inbound`` holds what people and services sent, ``outbound`` what goes to them; ``inbound_kinds`` and
+    ``outbound_kinds`` say who handles what, by the kind of a message."""
 
-    def __init__(self, inbound: MessageQueue, outbound: MessageQueue) -> None:
+    def __init__(self, inbound: MessageQueue, outbound: MessageQueue, sessions: Sessions) -> None:
         self.inbound = inbound
         self.outbound = outbound
+        self.sessions = sessions
+        self.agents = AgentRegistry()
+        self.inbound_kinds: dict[str, Handler] = {}
+        self.outbound_kinds: dict[str, Handler] = {}
+
+    def attach(self, config: GatewayConfig, bus: EventBus) -> None:
+        """Become part of a gateway: before any task runs."""
+        self.broadcast = Broadcast(bus, clock=now_ms, session_view=session_methods.session_view)
+        bus.on_gone.append(lambda listener: self.broadcast.forget(getattr(listener, "conn_id", "")))
+        self.router = AgentRouter(config, self.agents, {"model": _model_agent, "subprocess": _subprocess_agent})
+        self.sessions.rule = self.router.reset_rule
+        self.sessions.on_change = self.broadcast.session_changed
+        self.runs = AgentRuns(
+            self.inbound,
+            self.sessions,
+            agents=self.router.agent,
+            outbound=self.reply_effects,
+            events=self.broadcast,
+            clock=now_ms,
+        )
+        self.inbound_kinds[RUN] = self.runs.handle
+        self.configure(config)
+
+    def configure(self, config: GatewayConfig) -> None:
+        """Use another configuration from now on."""
+        self.router.configure(config)
+        self.runs.timeout_seconds = config.agents.defaults.timeout_seconds
 
     def register(self, table: MethodTable, *, audit: AuditTrail) -> None:
         """Put the methods of all parts into ``table``."""
         queue_methods.register(table, queues=(self.inbound, self.outbound), audit=audit)
+        chat = chat_methods.ChatMethods(self.runs, self.router, view=session_methods.session_view, clock=now_ms)
+        chat_methods.register(table, chat)
+        sessions = session_methods.SessionMethods(self.runs, self.router, self.broadcast, clock=now_ms)
+        session_methods.register(table, sessions)
+
+    def reply_effects(self, request: RunRequest, reply: Reply, text: str) -> Sequence[Effect]:
+        """An answer on its way to a channel, as part of the transaction that ends its question."""
+        body = {
+            "channel": reply.channel,
+            "account": reply.account,
+            "conversationId": reply.conversation,
+            "threadId": reply.thread,
+            "replyTo": reply.reply_to,
+            "text": text,
+            "runId": request.run_id,
+        }
+        lane = f"{reply.channel}:{reply.account}:{reply.conversation}"[:500]
+        message = NewMessage(lane, f"reply:{request.run_id}", "agent", CHANNEL_SEND, msgspec.json.encode(body))
+        return (self.outbound.put_effect(message),)
 
     def tasks(self) -> Iterator[tuple[str, Task]]:
         """The tasks that run as long as the gateway, by name; each is supervised by itself."""
-        yield "inbound-queue", self.inbound.supervise_upkeep
-        yield "outbound-queue", self.outbound.supervise_upkeep
+        for queue, kinds, concurrency in (
+            (self.inbound, self.inbound_kinds, INBOUND_CONCURRENCY),
+            (self.outbound, self.outbound_kinds, OUTBOUND_CONCURRENCY),
+        ):
+            yield f"{queue.name}-queue", partial(queue.serve, partial(_by_kind, kinds), concurrency=concurrency)
+            yield f"{queue.name}-upkeep", queue.supervise_upkeep
+
+
+async def _by_kind(kinds: dict[str, Handler], message: QueuedMessage) -> Sequence[Effect] | None:
+    handler = kinds.get(message.kind)
+    if handler is None:
+        raise Undeliverable(f"nobody here handles {message.kind} (is the channel or webhook still configured?)")
+    return await handler(message)
+
+
+def _model_agent(entry: AgentEntry) -> Any:
+    raise AgentFailed(f"the agent {entry.id} has no model: set agents.defaults.model.primary and models.providers")
+
+
+def _subprocess_agent(entry: AgentEntry) -> Any:
+    raise AgentFailed(f"the agent {entry.id} has no command: set agents.list[].command")
 
 
 @asynccontextmanager
 async def open_messaging(store: Store) -> AsyncIterator[Messaging]:
     """The message side with what the store holds of it. Raises `StoreError`."""
-    async with open_queues(store, "inbound", "outbound", clock=now_ms) as (inbound, outbound):
-        yield Messaging(inbound, outbound)
+    async with (
+        open_queues(store, "inbound", "outbound", clock=now_ms) as (inbound, outbound),
+        open_sessions(store, clock=now_ms) as sessions,
+    ):
+        yield Messaging(inbound, outbound, sessions)

@@ -40,6 +40,7 @@ MAX_STACK_CHARS: Final = 16_384
 
 # name -> meaning. To log something new, add its name here; a test scans every call site of the package.
 FIELDS: Final[Mapping[str, str]] = {
+    "agent": "id of an agent",
     "accepted": "how many were let in",
     "account": "an account of a message channel",
     "address": "an address this host listens on",

@@ -454,6 +454,20 @@ ERRORS: dict[str, ErrorRow] = {
         "openclaw tokens create <name> (on the gateway's host)",
         detail="API_KEY_MAKES_NO_KEYS",
     ),
+    "agent-unknown": ErrorRow(
+        INVALID_REQUEST,
+        "there is no agent {agent}",
+        "No agent of that id is configured or registered.",
+        "openclaw config get agents.list",
+        detail="AGENT_UNKNOWN",
+    ),
+    "session-limit": ErrorRow(
+        UNAVAILABLE,
+        "there are {limit} sessions already",
+        "The gateway keeps no more conversations than that.",
+        'delete sessions that are not needed: openclaw gateway call sessions.delete --params \'{{"key": "..."}}\'',
+        detail="SESSION_LIMIT",
+    ),
     "queue-full": ErrorRow(
         UNAVAILABLE,
         "too many messages are waiting; try again later",
