@@ -85,7 +85,7 @@ class MessageQueue:
     @property
     def counts(self) -> dict[str, int]:
         """How many messages wait, run and lie dead, and the bytes of all of them."""
-        dead = sum(held.message.state == "dead" for held in self._held.values())
+        dead = sum(held.message.state == "dead" and id_ not in self._running for id_, held in self._held.items())
         running = len(self._running)
         waiting = len(self._held) - dead - running
         return {"waiting": waiting, "running": running, "dead": dead, "bytes": self._bytes}

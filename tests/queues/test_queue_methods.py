@@ -69,8 +69,10 @@ async def test_s029_an_administrator_sees_retries_and_drops(gateway: Gateway) ->
     assert [action for action in rows if action.startswith("queue.")] == ["queue.retried", "queue.dropped"]
 
 
+@pytest.mark.expect_error_log("message given up")
 async def test_v51_what_people_wrote_is_for_administrators(gateway: Gateway) -> None:
     await gateway.messaging.inbound.put(note(1))
+    await given_up(gateway, 1)
     async with connect_peer(gateway, token=TOKEN, scopes=["operator.read", "operator.write"]) as peer:
         for method, params in (("queue.list", {}), ("queue.retry", {"dead": True}), ("queue.drop", {"dead": True})):
             with pytest.raises(CallFailed) as fault:
