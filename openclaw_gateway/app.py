@@ -18,7 +18,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -55,7 +55,18 @@ from openclaw_gateway.policy.setupurls import Reachability
 from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.protocol.hello import HelloSnapshot
 from openclaw_gateway.rpc import audit as activity
-from openclaw_gateway.rpc import configuration, explain, logs, nodes, nodeside, pairing, senders, setup, system
+from openclaw_gateway.rpc import (
+    configuration,
+    dashboard,
+    explain,
+    logs,
+    nodes,
+    nodeside,
+    pairing,
+    senders,
+    setup,
+    system,
+)
 from openclaw_gateway.rpc import tokens as token_methods
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import MethodTable
@@ -84,6 +95,9 @@ from openclaw_gateway.server.session import Session
 from openclaw_gateway.server.upgrade import HttpServer
 from openclaw_gateway.server.wire import StreamWire
 from openclaw_gateway.store import open_store
+
+if TYPE_CHECKING:
+    from openclaw_gateway.server.controlui import ControlUi
 
 __all__ = ["Gateway", "open_gateway", "serve_gateway"]
 
@@ -224,6 +238,8 @@ class Gateway:
         add_joins(self._http, setup_codes)
         add_refresh(self._http, self.gatekeeper)
         add_probes(self._http, self.health, started=lambda: self._connections is not None, draining=self._stop.is_set)
+        self._dashboard: ControlUi | None = None
+        self._configure_dashboard(config)
         if loaded is not None:
             self.note_issues(loaded.issues, loaded.warnings)
         if auth.forced:
@@ -292,6 +308,7 @@ class Gateway:
         self._core.registry.strangers.per_address = websocket.unauthenticated_per_address
         self.nodes.configure(config.nodes)
         self.messaging.configure(config)
+        self._configure_dashboard(config)
         self._server.websocket = websocket.enabled
         self._heartbeat.configure(**_heartbeat_seconds(config))
         if _secrets(before) != _secrets(auth):
@@ -301,6 +318,15 @@ class Gateway:
             _tell_forced(config, auth)
         if moved:
             self.on_listening()
+
+    def _configure_dashboard(self, config: GatewayConfig) -> None:
+        root = config.control_ui.root if config.control_ui.enabled else None
+        if self._dashboard is None and root is not None:
+            from openclaw_gateway.server.controlui import ControlUi
+
+            self._dashboard = ControlUi(self._http, version=__version__)
+        if self._dashboard is not None:
+            self._dashboard.configure(root)
 
     # --- moments
 
@@ -379,6 +405,7 @@ class Gateway:
         setup.register(self.rpc, codes=self._setup_codes, situation=self._setup_situation, audit=self.audit)
         token_methods.register(self.rpc, issued=self._issued, keys=self._keys, audit=self.audit)
         self.messaging.register(self.rpc, audit=self.audit)
+        dashboard.register(self.rpc)
 
     def _setup_situation(self) -> setup.SetupSituation:
         addresses = self._listening.addresses if self._listening is not None else []

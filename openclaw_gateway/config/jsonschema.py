@@ -58,6 +58,8 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "gateway.tailscale.mode": "Publish on the tailnet (serve) or the internet (funnel); needs a loopback bind.",
     "gateway.tailscale.resetOnExit": "true: the route dies with the gateway. false: it stays.",
     "gateway.controlUi.enabled": "Whether the dashboard is served.",
+    "gateway.controlUi.root": "The folder whose files are the dashboard (it holds index.html), such as "
+    "dist/control-ui of the installed openclaw package.",
     "gateway.controlUi.allowedOrigins": "Browser origins, scheme://host[:port], that may open a WebSocket.",
     "gateway.trustedProxies": "Addresses or networks of reverse proxies whose forwarding headers are believed.",
     "gateway.pairing.autoApprove.loopback": "Pair devices on this host without asking. OpenClaw's name: "

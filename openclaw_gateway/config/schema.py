@@ -115,6 +115,7 @@ class TailscaleConfig(Value):
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class ControlUiConfig(Value):
     enabled: bool = True
+    root: Path | None = None  # the folder with the dashboard's index.html
     allowed_origins: tuple[str, ...] = ()
 
 

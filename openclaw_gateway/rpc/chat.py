@@ -35,6 +35,7 @@ DEFAULT_PAGE: Final = 200
 MAX_PAGE: Final = 1_000
 MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
 MAX_SHOWN_CHARS: Final = 200_000
+MAX_RECEIPTS: Final = 50
 MAX_WAIT_MS: Final = 600_000
 DEFAULT_WAIT_MS: Final = 30_000
 _OMITTED: Final = "[chat.history omitted: message too large]"
@@ -93,6 +94,7 @@ class HistoryParams(Value):
     max_chars: int | None = None
     max_bytes: int | None = None
     cursor: str | None = None
+    input_run_ids: list[str] | None = None
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -280,6 +282,8 @@ class ChatMethods:
             body["sessionInfo"] = self._view(session)
         else:
             body["sessionInfo"] = {"key": key, "agentId": owner, "kind": "direct", "isMain": key.endswith(":main")}
+        if params.input_run_ids is not None:
+            body["inputReceipts"] = self._receipts(page, params.input_run_ids[:MAX_RECEIPTS])
         running = next((run for run in self._runs.active(key) if run.state == "running"), None)
         if running is not None:
             body["inFlightRun"] = {"runId": running.request.run_id, "text": running.text, "seq": running.seq}
@@ -324,6 +328,17 @@ class ChatMethods:
             "accountSelection": {"kind": "none", "label": ""},
             "runtimeSelectionLocked": False,
         }
+
+    def _receipts(self, page: Page, run_ids: list[str]) -> list[dict[str, Any]]:
+        """What became of messages that a client sent: they wait, or stand in the transcript."""
+        written = {message.run_id: message.id for message in page.messages if message.role == "user"}
+        receipts: list[dict[str, Any]] = []
+        for run_id in run_ids:
+            if run_id in written:
+                receipts.append({"runId": run_id, "state": "consumed", "consumedByEventId": written[run_id]})
+            elif isinstance(self._runs.get(run_id), Run):
+                receipts.append({"runId": run_id, "state": "pending"})
+        return receipts
 
     def _pending(self, key: str) -> dict[str, Any]:
         waiting = [run.request for run in self._runs.active(key) if run.state == "queued"]
