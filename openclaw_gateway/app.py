@@ -172,8 +172,6 @@ class Gateway:
         self.rpc = MethodTable()
         self.events = EventBus()
         self.events.declare(EVENTS)
-        messaging.attach(config, self.events)
-        self.agents = messaging.agents
         self.nodes = hub
         hub.attach(self.events, _may_learn_of)
         hub.configure(config.nodes)
@@ -223,6 +221,8 @@ class Gateway:
         self._setup_codes = setup_codes
         people.publish = self._book_event
         self.senders = SenderGate(people, config.channels, clock=now_ms)
+        messaging.attach(config, self.events, self.senders)
+        self.agents = messaging.agents
         self._dispatcher = dispatcher
         book.on_cut = self._cut
         self._issued, self._keys = issued, keys

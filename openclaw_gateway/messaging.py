@@ -9,12 +9,14 @@ services, webhooks) are loaded when the configuration asks for them, and none of
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import trio
 
 from openclaw_gateway.agents.agent import AgentRegistry
 from openclaw_gateway.agents.broadcast import Broadcast
@@ -27,6 +29,7 @@ from openclaw_gateway.config.schema import AgentEntry, GatewayConfig
 from openclaw_gateway.events.bus import EventBus
 from openclaw_gateway.ops.audit import AuditTrail
 from openclaw_gateway.ops.health import now_ms
+from openclaw_gateway.pairing.senders import SenderGate
 from openclaw_gateway.queues import Effect, MessageQueue, NewMessage, QueuedMessage, Undeliverable, open_queues
 from openclaw_gateway.rpc import chat as chat_methods
 from openclaw_gateway.rpc import queues as queue_methods
@@ -34,9 +37,14 @@ from openclaw_gateway.rpc import sessions as session_methods
 from openclaw_gateway.rpc.table import MethodTable
 from openclaw_gateway.store import Store
 
+if TYPE_CHECKING:
+    from openclaw_gateway.channels.adapter import Adapter, MakeAdapter
+    from openclaw_gateway.channels.hub import ChannelHub
+
 __all__ = ["CHANNEL_SEND", "Messaging", "open_messaging"]
 
 CHANNEL_SEND: Final = "channel.send"
+CHANNELS: Final = ("telegram", "discord", "whatsapp")  # one module of `channels` each
 INBOUND_CONCURRENCY: Final = 32  # runs at once
 OUTBOUND_CONCURRENCY: Final = 32
 
@@ -53,11 +61,16 @@ class Messaging:
         self.outbound = outbound
         self.sessions = sessions
         self.agents = AgentRegistry()
+        self.channels: ChannelHub | None = None  # made when the configuration names a channel that can be served
+        self.channel_makers: dict[str, MakeAdapter] = {}  # channels of an embedding program, by name
+        self.gate: SenderGate | None = None
+        self._channels_wanted = trio.Event()
         self.inbound_kinds: dict[str, Handler] = {}
         self.outbound_kinds: dict[str, Handler] = {}
 
-    def attach(self, config: GatewayConfig, bus: EventBus) -> None:
+    def attach(self, config: GatewayConfig, bus: EventBus, gate: SenderGate) -> None:
         """Become part of a gateway: before any task runs."""
+        self.gate = gate
         self.broadcast = Broadcast(bus, clock=now_ms, session_view=session_methods.session_view)
         bus.on_gone.append(lambda listener: self.broadcast.forget(getattr(listener, "conn_id", "")))
         self.router = AgentRouter(config, self.agents, {"model": _model_agent, "subprocess": _subprocess_agent})
@@ -78,6 +91,29 @@ class Messaging:
         """Use another configuration from now on."""
         self.router.configure(config)
         self.runs.timeout_seconds = config.agents.defaults.timeout_seconds
+        if self.channels is None and self.gate is not None and any(map(self._is_served, config.channels)):
+            self._open_channels(self.gate)
+        if self.channels is not None:
+            self.channels.configure(config.channels)
+
+    def _is_served(self, channel: str) -> bool:
+        return channel in CHANNELS or channel in self.channel_makers
+
+    def _open_channels(self, gate: SenderGate) -> None:
+        from openclaw_gateway.channels.hub import ChannelHub
+
+        makers: dict[str, MakeAdapter] = {
+            **{name: partial(_make_adapter, name) for name in CHANNELS},
+            **self.channel_makers,
+        }
+        self.channels = ChannelHub(gate, self.runs, self.router, makers=makers, clock=now_ms)
+        self.outbound_kinds[CHANNEL_SEND] = self.channels.deliver
+        self._channels_wanted.set()
+
+    async def _serve_channels(self) -> None:
+        await self._channels_wanted.wait()
+        assert self.channels is not None
+        await self.channels.serve()
 
     def register(self, table: MethodTable, *, audit: AuditTrail) -> None:
         """Put the methods of all parts into ``table``."""
@@ -110,6 +146,14 @@ class Messaging:
         ):
             yield f"{queue.name}-queue", partial(queue.serve, partial(_by_kind, kinds), concurrency=concurrency)
             yield f"{queue.name}-upkeep", queue.supervise_upkeep
+        yield "channels", self._serve_channels
+
+
+def _make_adapter(channel: str, account: str, settings: Mapping[str, Any]) -> Adapter:
+    """The adapter of a service, its module loaded when the first account needs it."""
+    module = import_module(f"openclaw_gateway.channels.{channel}")
+    adapter: Adapter = module.open_adapter(account, settings)
+    return adapter
 
 
 async def _by_kind(kinds: dict[str, Handler], message: QueuedMessage) -> Sequence[Effect] | None:
