@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +35,7 @@ from openclaw_gateway.discovery.widearea import WideAreaService
 from openclaw_gateway.errors import flat_errors
 from openclaw_gateway.events.bus import EventBus, Listener
 from openclaw_gateway.events.presence import Presence
+from openclaw_gateway.messaging import Messaging, open_messaging
 from openclaw_gateway.nodes.hub import NodeHub, open_node_hub
 from openclaw_gateway.nodes.listing import node_source
 from openclaw_gateway.nodes.records import EVENTS as NODE_EVENTS
@@ -59,7 +60,18 @@ from openclaw_gateway.protocol.hello import HelloSnapshot
 from openclaw_gateway.protocol.keystatement import fingerprint
 from openclaw_gateway.rpc import audit as activity
 from openclaw_gateway.rpc import certificates as certificate_methods
-from openclaw_gateway.rpc import configuration, explain, logs, nodes, nodeside, pairing, senders, setup, system
+from openclaw_gateway.rpc import (
+    configuration,
+    dashboard,
+    explain,
+    logs,
+    nodes,
+    nodeside,
+    pairing,
+    senders,
+    setup,
+    system,
+)
 from openclaw_gateway.rpc import tokens as token_methods
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import MethodTable
@@ -89,6 +101,7 @@ from openclaw_gateway.server.wire import StreamWire
 from openclaw_gateway.store import open_store
 
 if TYPE_CHECKING:
+    from openclaw_gateway.server.controlui import ControlUi
     from openclaw_gateway.server.probation import Probation
     from openclaw_gateway.tunnels.service import TunnelService
 
@@ -136,8 +149,10 @@ class Gateway:
         listen: bool,
         setup_codes: SetupCodes,
         certificates: IssuedCertificates,
+        messaging: Messaging,
     ) -> None:
         self.config = config
+        self.messaging = messaging
         self.audit = audit
         self._listen = listen
         self._env = env
@@ -202,6 +217,8 @@ class Gateway:
         self._setup_codes = setup_codes
         people.publish = self._book_event
         self.senders = SenderGate(people, config.channels, clock=now_ms)
+        messaging.attach(config, self.events, self.senders)
+        self.agents = messaging.agents
         self._dispatcher = dispatcher
         self.discovery = DiscoveryService(self._discovery_facts, config.state_dir)
         self.wide_area = WideAreaService(
@@ -238,6 +255,8 @@ class Gateway:
             draining=self._stop.is_set,
             tailscale=lambda: self.tailnet.state,
         )
+        self._dashboard: ControlUi | None = None
+        self._configure_dashboard(config)
         if loaded is not None:
             self.note_issues(loaded.issues, loaded.warnings)
         if auth.forced:
@@ -322,6 +341,8 @@ class Gateway:
         self._core.registry.limit = websocket.concurrent_connections
         self._core.registry.strangers.per_address = websocket.unauthenticated_per_address
         self.nodes.configure(config.nodes)
+        self.messaging.configure(config)
+        self._configure_dashboard(config)
         self._server.websocket = websocket.enabled
         self._heartbeat.configure(**_heartbeat_seconds(config))
         if _secrets(before) != _secrets(auth) or auths_before != auths:
@@ -351,6 +372,15 @@ class Gateway:
             self.gatekeeper.configure(now)
             self._http.rules = rules.http_rules(self.config, served=self.tailnet.origin)
         self._health_changed()
+
+    def _configure_dashboard(self, config: GatewayConfig) -> None:
+        root = config.control_ui.root if config.control_ui.enabled else None
+        if self._dashboard is None and root is not None:
+            from openclaw_gateway.server.controlui import ControlUi
+
+            self._dashboard = ControlUi(self._http, version=__version__)
+        if self._dashboard is not None:
+            self._dashboard.configure(root)
 
     # --- moments
 
@@ -454,7 +484,8 @@ class Gateway:
             audit=self.audit,
         )
         token_methods.register(self.rpc, issued=self._issued, keys=self._keys, audit=self.audit)
-        self.rpc.declare("agent.send", scope="operator.write")
+        self.messaging.register(self.rpc, audit=self.audit)
+        dashboard.register(self.rpc)
 
     def _discovery_facts(self) -> Facts:
         config, tls_sha256 = self.config, self.tls_fingerprint
@@ -617,7 +648,7 @@ class Gateway:
         trio.lowlevel.add_instrument(self.loop)
         try:
             async with trio.open_nursery() as nursery:
-                for name, task in (
+                tasks: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
                     ("heartbeat", self._heartbeat.serve),
                     ("loop", self.loop.serve),
                     ("tick", self._tick),
@@ -632,7 +663,9 @@ class Gateway:
                     ("tokens", self._issued.supervise_upkeep),
                     ("senders", self.senders.book.supervise_upkeep),
                     ("wide-area", self.wide_area.serve),
-                ):
+                    *self.messaging.tasks(),
+                )
+                for name, task in tasks:
                     nursery.start_soon(supervise, name, task, partial(self.health.set, name))
                 nursery.start_soon(
                     supervise, "discovery", partial(self.discovery.serve, self.wait_stopped), self.discovery.tell
@@ -894,6 +927,7 @@ async def _serve_tiers(
             open_setup_codes(store, book, clock=now_ms) as setup_codes,
             open_node_hub(store, book, clock=now_ms) as hub,
             open_issued_certificates(store, book, config.state_dir) as certificates,
+            open_messaging(store) as messaging,
         ):
             if store.recovery is not None:
                 log.error(
@@ -902,9 +936,16 @@ async def _serve_tiers(
                     backup=str(store.recovery.restored_from),
                 )
             gateway = make(
-                book, hub, people, audit=audit_trail, issued=issued, keys=keys, setup_codes=setup_codes,
+                book,
+                hub,
+                people,
+                audit=audit_trail,
+                issued=issued,
+                keys=keys,
+                setup_codes=setup_codes,
                 certificates=certificates,
-            )  # fmt: skip
+                messaging=messaging,
+            )
             async with trio.open_nursery() as services:
                 await services.start(gateway.serve_until_drained)
                 await services.start(gateway.serve_owner_door)

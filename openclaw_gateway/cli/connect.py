@@ -1,7 +1,7 @@
 """How a command reaches the gateway: the shared options and one call on a fresh connection.
 
 Owns ``--url --token --password --port --timeout`` and who the command line says it is (spec wire.md section 2). It
-must not know what a method means. """
+must not know what a method means."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Owns the waiting and the verdicts (requirements LIFE-1 to LIFE-3, attack V49). It must not know what a gateway does.
 Invariants: only the verified holder of the lock of this state directory is ever signalled; ``start`` says within
 `VERDICT_SECONDS` what became of it; ``stop`` returns 0 only when the lock is free and the port is, and still is after
-`SETTLE_SECONDS`. """
+`SETTLE_SECONDS`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """``openclaw logs``: the gateway's log, from the gateway, or from the file where this host's gateway does not answer.
 
 Owns how a log line looks to a person. Invariant (requirement LOG-2): the output is the same wherever the gateway
-runs, because the lines come over the wire; when the gateway is down, its file is read the same way. """
+runs, because the lines come over the wire; when the gateway is down, its file is read the same way."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ _HERE = "openclaw_gateway.cli"
         "config": (f"{_HERE}.config:config", "Read, change, validate and explain the configuration."),
         "pairing": (f"{_HERE}.pairing:pairing", "Who may come in: message senders, devices and nodes in one table."),
         "devices": (f"{_HERE}.devices:devices", "Devices that are paired or ask to be."),
+        "queue": (f"{_HERE}.queue:queue", "Messages on their way: what waits, what was given up."),
         "tokens": (f"{_HERE}.tokens:tokens", "API keys for programs: make, list and revoke them."),
         "qr": (f"{_HERE}.qr:qr", "Make a setup code that pairs a phone or a node."),
         "nodes": (f"{_HERE}.nodes:nodes", "Nodes and what they can do."),

@@ -1,7 +1,7 @@
 """What commands print: JSON for programs, aligned columns for people.
 
 Owns the look of tables and of durations. Invariants: what a peer named itself reaches a terminal only escaped (attack
-V52); JSON goes to stdout alone. """
+V52); JSON goes to stdout alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How far one gets on the way to the gateway: process, port, HTTP, WebSocket, authentication, scope, each on its own.
 
 Owns the rows of ``status`` (requirement OBS-1). Invariant: "unreachable" is said only where TCP or HTTP fail; a
-refused secret is a gateway that is well and does not know us. """
+refused secret is a gateway that is well and does not know us."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Owns the process: flags laid over the configuration, the log, the instance lock,
 the exit code. It must not know how the gateway works. Invariants: one process per state directory, which never forks
 a copy of itself (requirement LIFE-1); SIGTERM and SIGINT end it with 0 within 5 seconds; SIGHUP reads the
 configuration again; SIGUSR1 starts it anew in the same process; an unsafe configuration ends it with 78; no secret is
-printed. """
+printed."""
 
 from __future__ import annotations
 

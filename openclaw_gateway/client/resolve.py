@@ -8,7 +8,7 @@ must not dial.
 Address: ``--url`` > ``--port`` > ``OPENCLAW_GATEWAY_URL`` > the routes of ``gateway.remote`` (mode remote) > this
 host's gateway, always over loopback (requirements NET-6, PAIR-7) at the port that the running gateway holds, else the
 configured one. Secret of this host's gateway: flags, else what `config.secrets.resolve_auth` gives the server itself
-(requirement AUTH-1). """
+(requirement AUTH-1)."""
 
 from __future__ import annotations
 

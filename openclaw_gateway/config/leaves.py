@@ -77,6 +77,10 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "gateway.tunnels.*.aliveInterval": (1, 3_600),
     "logging.maxBytes": (65_536, 10 * 1024**3),
     "logging.backups": (0, 1_000),
+    "agents.defaults.timeoutSeconds": (1, 86_400),
+    "agents.defaults.contextTokens": (1_000, 10_000_000),
+    "session.reset.atHour": (0, 23),
+    "session.reset.idleMinutes": (1, 525_600),
 }
 
 _MAX_LIST: Final = 1_000
@@ -368,6 +372,19 @@ def _senders(value: Any, path: str) -> tuple[str, ...]:
     return _entries(value, path, one)
 
 
+def _argv(value: Any, path: str) -> tuple[str, ...]:
+    """A command as a list of its arguments: order and repetition count, and one bad entry spoils it."""
+    if isinstance(value, Unresolved) or not isinstance(value, list) or not 0 < len(value) <= _MAX_LIST:
+        raise BadValueError('must be a list of arguments such as ["python3", "/opt/agent.py"]')
+    return tuple(_text(entry) for entry in value)
+
+
+def _agent_id(value: Any, path: str) -> str:
+    if not isinstance(value, str) or re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", value) is None:
+        raise BadValueError("must be lower case letters, digits, _ and -, at most 64")
+    return value
+
+
 def _commands(value: Any, path: str) -> tuple[str, ...]:
     """Exact names: a pattern would look effective and match nothing."""
 
@@ -639,6 +656,8 @@ _SPECIAL: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "gateway.tunnels.*.identity": _key_file,
     "gateway.tunnels.*.knownHosts": _key_file,
     "channels.*.dm.allowFrom": _senders,
+    "agents.list.*.id": _agent_id,
+    "agents.list.*.command": _argv,
     **{path: _secret for path in SECRETS if path not in _OWN_READERS},
     "gateway.auth.trustedProxy.secret": _proxy_secret,
 }

@@ -15,6 +15,9 @@ import attrs
 from openclaw_gateway.value import Value
 
 __all__ = [
+    "AgentDefaults",
+    "AgentEntry",
+    "AgentsConfig",
     "AuthConfig",
     "AutoApproveConfig",
     "ChannelConfig",
@@ -27,6 +30,7 @@ __all__ = [
     "ListenerConfig",
     "LoggingConfig",
     "MdnsConfig",
+    "ModelChoice",
     "NetworkConfig",
     "NodeCommandsConfig",
     "NodesConfig",
@@ -35,6 +39,8 @@ __all__ = [
     "RefreshConfig",
     "RemoteConfig",
     "RouteConfig",
+    "SessionConfig",
+    "SessionResetConfig",
     "TailscaleConfig",
     "TlsConfig",
     "TransportsConfig",
@@ -167,6 +173,7 @@ class ListenerConfig(Value):
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class ControlUiConfig(Value):
     enabled: bool = True
+    root: Path | None = None  # the folder with the dashboard's index.html
     allowed_origins: tuple[str, ...] = ()
 
 
@@ -260,6 +267,52 @@ class ChannelConfig(Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
+class ModelChoice(Value):
+    """``provider/model``; a bare text in the file means ``primary``."""
+
+    primary: str | None = None
+    fallbacks: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AgentDefaults(Value):
+    model: ModelChoice = attrs.field(factory=ModelChoice)
+    timeout_seconds: int = 600
+    context_tokens: int = 100_000  # what of a session is handed to a model
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AgentEntry(Value):
+    id: str
+    name: str | None = None
+    default: bool = False
+    kind: Literal["model", "echo", "subprocess", "plugin"] = "model"
+    model: ModelChoice = attrs.field(factory=ModelChoice)
+    system_prompt: str | None = None
+    command: tuple[str, ...] = ()  # of a subprocess agent: argv
+    plugin: str | None = None  # the name an installed package offers; default: the agent's id
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AgentsConfig(Value):
+    defaults: AgentDefaults = attrs.field(factory=AgentDefaults)
+    list: tuple[AgentEntry, ...] = ()
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SessionResetConfig(Value):
+    mode: Literal["none", "daily", "idle"] = "none"
+    at_hour: int = 4
+    idle_minutes: int = 120
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SessionConfig(Value):
+    dm_scope: Literal["main", "per-peer", "per-channel-peer", "per-account-channel-peer"] = "per-channel-peer"
+    reset: SessionResetConfig = attrs.field(factory=SessionResetConfig)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class LoggingConfig(Value):
     level: Literal["debug", "info", "warning", "error"] = "info"
     max_bytes: int = 10 * 1024 * 1024
@@ -310,5 +363,7 @@ class GatewayConfig(Value):
     tunnels: tuple[TunnelConfig, ...] = ()
     channels: Mapping[str, ChannelConfig] = attrs.field(factory=dict)
     discovery: DiscoveryConfig = attrs.field(factory=DiscoveryConfig)
+    agents: AgentsConfig = attrs.field(factory=AgentsConfig)
+    session: SessionConfig = attrs.field(factory=SessionConfig)
     logging: LoggingConfig = attrs.field(factory=LoggingConfig)
     state_dir: Path | None = None  # None: nothing is kept on disk (embedding, tests)

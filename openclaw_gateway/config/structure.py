@@ -120,7 +120,19 @@ def canonicalise(tree: Tree) -> tuple[Tree, tuple[ConfigIssue, ...]]:
         for name in list(channels) if isinstance(channels, dict) else ():
             if name not in _NOT_A_CHANNEL:
                 _rename(out, alias.replace("*", name, 1), target.replace("*", name, 1), issues, channel=name)
+    _spell_out_models(out)
     return out, tuple(issues)
+
+
+def _spell_out_models(tree: Tree) -> None:
+    """``model: "provider/name"`` of an agent is short for ``model: { primary: "provider/name" }``."""
+    agents = tree.get("agents")
+    if not isinstance(agents, dict):
+        return
+    listed = agents.get("list")
+    for holder in (agents.get("defaults"), *(listed if isinstance(listed, list) else ())):
+        if isinstance(holder, dict) and isinstance(holder.get("model"), str):
+            holder["model"] = {"primary": holder["model"]}
 
 
 def _copy(value: Any) -> Any:

@@ -68,6 +68,7 @@ class EventBus:
         self._listeners: dict[Listener, None] = {}
         self._subscriptions: set[_Subscription] = set()
         self.names: dict[str, None] = {}
+        self.on_gone: list[Callable[[Listener], None]] = []  # told of each listener that left
 
     def declare(self, names: Iterable[str]) -> None:
         """Name events that this gateway may send; they appear in ``hello-ok.features.events``."""
@@ -77,7 +78,10 @@ class EventBus:
         self._listeners[listener] = None
 
     def discard(self, listener: Listener) -> None:
-        self._listeners.pop(listener, None)
+        if listener in self._listeners:
+            del self._listeners[listener]
+            for tell in self.on_gone:
+                tell(listener)
 
     def publish_nowait(
         self,

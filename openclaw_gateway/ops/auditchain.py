@@ -62,6 +62,8 @@ class Action(enum.StrEnum):
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - a name
     API_KEY_CREATED = "apikey.created"
     API_KEY_REVOKED = "apikey.revoked"
+    QUEUE_RETRIED = "queue.retried"
+    QUEUE_DROPPED = "queue.dropped"
     SETUP_CODE_CREATED = "setup-code.created"
     SETUP_CODE_REDEEMED = "setup-code.redeemed"
     SETUP_CODE_REVOKED = "setup-code.revoked"
@@ -104,6 +106,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "channel": "message channel",
     "close_code": "WebSocket close code",
     "commands": "node commands that were granted or asked for",
+    "count": "how many",
     "dropped": "how many rows could not be kept",
     "duration_ms": "how long the connection lasted, milliseconds",
     "expires_at": "end of life, Unix milliseconds",
@@ -151,6 +154,8 @@ ACTIONS: Final[Mapping[Action, frozenset[str]]] = {
     Action.TOKEN_REVOKED: _TOKEN,
     Action.API_KEY_CREATED: _TOKEN,
     Action.API_KEY_REVOKED: _TOKEN,
+    Action.QUEUE_RETRIED: frozenset({"count"}),
+    Action.QUEUE_DROPPED: frozenset({"count"}),
     Action.SETUP_CODE_CREATED: _TOKEN,
     Action.SETUP_CODE_REDEEMED: _TOKEN,
     Action.SETUP_CODE_REVOKED: _TOKEN,

@@ -2,7 +2,7 @@
 
 Owns the order and the counting. It must not mend anything and writes nothing. Invariants: a check that breaks is a
 failed check, never a broken doctor; the configuration is judged by the validator of the start itself (requirement
-CFG-2: fatal here, no start there); no finding holds a secret. """
+CFG-2: fatal here, no start there); no finding holds a secret."""
 
 from __future__ import annotations
 

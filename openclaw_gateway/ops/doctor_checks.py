@@ -1,7 +1,7 @@
 """Checks of the doctor that look at this host alone: files, store, network settings, log, clock, versions.
 
 Each takes the `Patient` and gives findings. They read and never write; the store is opened read-only. They must not
-dial. """
+dial."""
 
 from __future__ import annotations
 

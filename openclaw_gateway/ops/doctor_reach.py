@@ -1,7 +1,7 @@
 """Checks of the doctor that concern the running gateway: its process and port, its secret, whether it lets us in.
 
 Each takes the `Patient` and gives findings. Dials only this host's gateway, or the configured remote one. Invariant:
-secrets are compared by fingerprint and by trying them, and never shown. """
+secrets are compared by fingerprint and by trying them, and never shown."""
 
 from __future__ import annotations
 
@@ -50,9 +50,7 @@ def secret_sources(patient: Patient) -> list[Finding]:
     from openclaw_gateway.config.secrets import fingerprint, resolve_auth
 
     loaded = patient.loaded
-    auth = resolve_auth(
-        loaded.config, patient.state_dir, patient.env, overridden=loaded.overridden, create=False
-    )
+    auth = resolve_auth(loaded.config, patient.state_dir, patient.env, overridden=loaded.overridden, create=False)
     findings = []
     if auth.forced:
         text = "gateway.auth.type is none on a listener that others reach: a token is asked for all the same"

@@ -40,10 +40,12 @@ MAX_STACK_CHARS: Final = 16_384
 
 # name -> meaning. To log something new, add its name here; a test scans every call site of the package.
 FIELDS: Final[Mapping[str, str]] = {
+    "agent": "id of an agent",
     "accepted": "how many were let in",
     "account": "an account of a message channel",
     "address": "an address this host listens on",
     "attempt": "number of this try, from 1",
+    "attempts": "how many tries there were",
     "auth": "how a peer authenticated: token, password, device-token, none",
     "backup": "path of a copy that was made",
     "bind": "the configured bind",
@@ -88,6 +90,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "limit": "the limit that was reached",
     "listener": "name of a listener",
     "lost": "how many log lines could not be written",
+    "message_id": "id of a queued message",
     "method": "name of a method",
     "migration": "number of a store migration",
     "mode": "a mode: of a client, of tailscale, of the gateway",
@@ -102,6 +105,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "platform": "platform a peer states (display only)",
     "port": "TCP port",
     "protocol": "negotiated protocol version",
+    "queue": "name of a message queue",
     "queued_bytes": "bytes waiting to be sent",
     "reason": "why, in a few words",
     "repeated": "how many identical lines this one stands for, besides those already written",

@@ -1,7 +1,7 @@
 """Who listens on a TCP port of this host.
 
 Owns the reading of /proc/net/tcp and /proc/<pid>/fd (proc(5)). Best effort: on systems without /proc, and for
-processes of other users, the answer is that somebody listens, without a name. Blocks for a few milliseconds. """
+processes of other users, the answer is that somebody listens, without a name. Blocks for a few milliseconds."""
 
 from __future__ import annotations
 

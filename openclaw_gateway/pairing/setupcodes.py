@@ -155,9 +155,7 @@ class SetupCodes:
             self._live[code.setup_id] = code
 
         await self._store.run(partial(setuprows.issue, code=code), then=issued)
-        return IssuedCode(
-            setup_id=code.setup_id, token=token, join_code=join_code, expires_at_ms=code.expires_at_ms
-        )
+        return IssuedCode(setup_id=code.setup_id, token=token, join_code=join_code, expires_at_ms=code.expires_at_ms)
 
     async def find(self, token: str) -> SetupStanding | None:
         """The living code that ``token`` is; None for every other text, in the same time.

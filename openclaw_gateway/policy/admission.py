@@ -515,9 +515,7 @@ def _redeem(
     """Whoever made the code has approved what its profile grants; no more than that, and only for one device (V24)."""
     role, client_id = q.params.role, q.params.client.id
     trail = (*trail, f"setup code: {setup.access}")
-    judgement = judge_redemption(
-        setup, device_id=device_id, role=role, scopes=q.params.scopes, client_id=client_id
-    )
+    judgement = judge_redemption(setup, device_id=device_id, role=role, scopes=q.params.scopes, client_id=client_id)
     if judgement == "taken":
         return _unauthenticated(q, (*trail, "it belongs to another device"))
     if judgement == "too-wide":

@@ -149,9 +149,9 @@ def register(
         "device.pair.setupCode", scope="operator.admin", params=SetupCodeParams, concurrency=4, queue=16,
         advertised=False,
     )(setup_code)  # fmt: skip
-    table.method(
-        "device.pair.setupStatus", scope="operator.admin", params=SetupStatusParams, advertised=False
-    )(setup_status)
+    table.method("device.pair.setupStatus", scope="operator.admin", params=SetupStatusParams, advertised=False)(
+        setup_status
+    )
 
 
 def _urls(context: CallContext, params: SetupCodeParams, reach: Reachability) -> SetupUrls:

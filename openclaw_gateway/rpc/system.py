@@ -194,6 +194,22 @@ def register(
             "statusIssues": [],
         }
 
+    def get_system(context: CallContext, params: NoParams) -> dict[str, Any]:
+        return {
+            "machineName": platform.node(),
+            "hostname": platform.node(),
+            "platform": platform.system().lower(),
+            "release": platform.release(),
+            "arch": platform.machine(),
+            "osLabel": f"{platform.system()} {platform.release()}",
+            "pid": os.getpid(),
+            "uptimeMs": health.uptime_ms,
+            "cpuCount": os.cpu_count() or 1,
+            "loadAverage": [round(load, 2) for load in os.getloadavg()],
+            "eventLoop": health.loop.view(),
+            "processMemory": {"rssBytes": rss_bytes()},
+        }
+
     read = "operator.read"
     table.method("health", scope=ANY_OPERATOR, params=HealthParams)(get_health)
     table.method("status", scope=read, params=StatusParams)(get_status)
@@ -204,6 +220,7 @@ def register(
     table.method("gateway.identity.get", scope=read, also_nodes=True)(get_identity)
     table.method("gateway.listeners", scope=read)(get_listeners)
     table.method("diagnostics.stability", scope=read, params=StabilityParams)(get_stability)
+    table.method("system.info", scope="operator.admin", params=NoParams, lenient=True)(get_system)
     table.method("channels.status", scope=read, params=ChannelsStatusParams)(get_channels)
 
 

@@ -85,14 +85,16 @@ def camel(name: str) -> str:
 
 
 class ParamsReader:
-    """Decodes raw JSON params into one attrs class."""
+    """Decodes raw JSON params into one attrs class. ``lenient``: unknown members are left out instead of refused, for
+    methods whose official callers send what no published schema has."""
 
-    __slots__ = ("_empty", "_names", "type")
+    __slots__ = ("_empty", "_lenient", "_names", "type")
 
-    def __init__(self, type_: type[Any]) -> None:
+    def __init__(self, type_: type[Any], *, lenient: bool = False) -> None:
         if not attrs.has(type_):
             raise LocalProtocolError(f"params type {type_!r} is not an attrs class")
         self.type = type_
+        self._lenient = lenient
         self._names = {camel(field.name): field.name for field in attrs.fields(type_)}
         self._empty: Any = None
         if not any(field.default is attrs.NOTHING for field in attrs.fields(type_)):
@@ -114,6 +116,8 @@ class ParamsReader:
         named: dict[str, Any] = {}
         for key, item in value.items():
             name = self._names.get(key)
+            if name is None and self._lenient:
+                continue
             if name is None:
                 fault = f"at root: unexpected property '{key[:80]}'"
                 raise CallError(wire_error("invalid-params", method=method, fault=fault))
@@ -155,7 +159,7 @@ class MethodSpec(Value):
     """One method. ``deadline`` in seconds; ``limiter`` bounds the calls at once, ``queue`` more may wait; None = no own
     limit.
 
-    A ``placeholder`` is part of the protocol, but nobody on this gateway carries it out yet.
+    A ``placeholder`` gives way to whoever registers the method: nobody carries it out yet, or only by default.
     """
 
     name: str
@@ -200,13 +204,16 @@ class MethodTable:
         idempotent: bool = False,
         advertised: bool = True,
         replace: bool = False,
+        lenient: bool = False,
+        default: bool = False,
     ) -> Callable[[H], H]:
         """Register a handler: ``table.method("x.y", scope="operator.read")(handler)``; also usable as a decorator.
 
         A ``def`` handler runs inline and must not block; an ``async def`` handler runs in the connection's nursery
         under ``deadline`` seconds and the concurrency limits, and is cancelled when the connection ends. With
         ``idempotent`` the params may carry ``idempotencyKey``: the same key within five minutes gets the same answer
-        without a second run.
+        without a second run. ``lenient`` params may hold members that nobody knows. A ``default`` handler gives way to
+        whoever registers the method after it.
         """
         if role == "operator" and scope != ANY_OPERATOR and scope not in KNOWN_OPERATOR_SCOPES:
             raise LocalProtocolError(f"method {name!r} needs a known operator scope, not {scope!r}")
@@ -225,7 +232,7 @@ class MethodTable:
                     scope=scope or "",
                     roles=frozenset({role, "node"} if also_nodes else {role}),
                     handler=handler,
-                    params=ParamsReader(params),
+                    params=ParamsReader(params, lenient=lenient),
                     # An idempotent call may have to wait for its twin, so it always gets a task.
                     inline=not inspect.iscoroutinefunction(handler) and not idempotent,
                     deadline=deadline,
@@ -233,6 +240,7 @@ class MethodTable:
                     queue=queue,
                     idempotent=idempotent,
                     advertised=advertised,
+                    placeholder=default,
                 )
             )
             return handler

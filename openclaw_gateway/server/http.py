@@ -151,6 +151,7 @@ class HttpApp:
         self.draining = False
         self.routes: dict[str, Route] = {"/rpc": Route(methods=("POST",), handler=self._rpc)}
         self.prefixes: dict[str, Route] = {}  # "/x/": everything below it that has no route of its own
+        self.fallback: Route | None = None  # what a GET gets that nothing else takes: the dashboard's files
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -161,8 +162,11 @@ class HttpApp:
             log.exception("request failed", exc=exc, path=scope["path"])
             reply = text_reply(500, "Internal Server Error")
         head_only = scope["method"] == "HEAD"
-        headers = [*SECURITY_HEADERS, *reply.headers, *self._cors_headers(scope)]
-        if reply.status != HTTPStatus.NO_CONTENT:  # RFC 9110 section 8.6: what has no content has no length of it
+        own = {name for name, _ in reply.headers}  # a reply that says it itself is not spoken over
+        headers = [header for header in SECURITY_HEADERS if header[0] not in own]
+        headers += [*reply.headers, *self._cors_headers(scope)]
+        # RFC 9110 section 8.6: what has no content has no length of it.
+        if reply.status not in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
             headers += [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body))]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if head_only else reply.body})
@@ -173,6 +177,8 @@ class HttpApp:
             return text_reply(400, "Bad Request: not a canonical path")
         path = raw_path.decode("ascii")
         route = self._route(path)
+        if route is None and scope["method"] in {"GET", "HEAD"}:
+            route = self.fallback
         if route is None or not (self.rules.enabled or route.probe):
             return text_reply(404, "Not Found")
         headers: dict[bytes, bytes] = {}

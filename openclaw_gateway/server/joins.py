@@ -48,9 +48,7 @@ def add_joins(http: HttpApp, codes: SetupCodes, *, limiter: JoinLimiter | None =
         if joined is None:
             return _not_found()
         log.info("pairing: a join URL was fetched", peer=request.peer.client_address)
-        payload = setup_payload(
-            joined.urls, joined.token, joined.expires_at_ms, tls_fingerprint=joined.tls_fingerprint
-        )
+        payload = setup_payload(joined.urls, joined.token, joined.expires_at_ms, tls_fingerprint=joined.tls_fingerprint)
         return json_reply(200, payload)
 
     http.prefixes[PREFIX] = Route(methods=("GET",), handler=join, needs_admission=False, every_method=True)

@@ -250,6 +250,74 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX client_certificates_by_device ON client_certificates (device_id, issued_at_ms)",
     ),
+    (  # the durable queues of messages, and which dedupe keys were accepted lately
+        """CREATE TABLE queue_messages (
+            order_no INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            queue TEXT NOT NULL,
+            lane TEXT NOT NULL,
+            dedupe TEXT NOT NULL,
+            source TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            payload BLOB NOT NULL,
+            accepted_at_ms INTEGER NOT NULL,
+            attempts INTEGER NOT NULL,
+            due_at_ms INTEGER NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'dead')),
+            uncertain INTEGER NOT NULL,
+            last_error TEXT
+        ) STRICT""",
+        "CREATE UNIQUE INDEX queue_messages_by_dedupe ON queue_messages (queue, dedupe)",
+        """CREATE TABLE queue_seen (
+            queue TEXT NOT NULL,
+            dedupe TEXT NOT NULL,
+            message_id TEXT NOT NULL,
+            at_ms INTEGER NOT NULL,
+            PRIMARY KEY (queue, dedupe)
+        ) STRICT""",
+        "CREATE INDEX queue_seen_by_age ON queue_seen (queue, at_ms)",
+    ),
+    (  # conversations with agents, and what was said in them
+        """CREATE TABLE agent_sessions (
+            key TEXT PRIMARY KEY,
+            session_id TEXT NOT NULL UNIQUE,
+            agent_id TEXT NOT NULL,
+            created_at_ms INTEGER NOT NULL,
+            started_at_ms INTEGER NOT NULL,
+            updated_at_ms INTEGER NOT NULL,
+            last_interaction_ms INTEGER NOT NULL,
+            label TEXT,
+            channel TEXT,
+            chat_type TEXT NOT NULL,
+            model TEXT,
+            archived INTEGER NOT NULL,
+            pinned INTEGER NOT NULL,
+            last_read_ms INTEGER NOT NULL,
+            tokens_in INTEGER NOT NULL,
+            tokens_out INTEGER NOT NULL,
+            tokens_cache_read INTEGER NOT NULL,
+            tokens_cache_write INTEGER NOT NULL,
+            messages INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE agent_messages (
+            session_id TEXT NOT NULL,
+            seq INTEGER NOT NULL,
+            id TEXT NOT NULL,
+            role TEXT NOT NULL,
+            body BLOB NOT NULL,
+            at_ms INTEGER NOT NULL,
+            run_id TEXT,
+            PRIMARY KEY (session_id, seq)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE UNIQUE INDEX agent_messages_by_run ON agent_messages (session_id, run_id, role)",
+        "CREATE INDEX agent_messages_by_id ON agent_messages (session_id, id)",
+        """CREATE TABLE agent_session_past (
+            key TEXT NOT NULL,
+            session_id TEXT NOT NULL,
+            until_ms INTEGER NOT NULL,
+            PRIMARY KEY (key, session_id)
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )
 
 

@@ -214,9 +214,7 @@ async def test_a_node_is_paired_told_about_and_comes_back_with_its_own_token(gat
         }
         status = await admin.request("device.pair.setupStatus", {"setupId": answer["setupId"]})
         assert status == {"completion": completed}
-    async with connect_peer(
-        gateway, address=FAR, device=identity, device_token=auth["deviceToken"], **NODE
-    ) as node:
+    async with connect_peer(gateway, address=FAR, device=identity, device_token=auth["deviceToken"], **NODE) as node:
         assert node.hello["auth"]["method"] == "device-token"
     again = await refusal(gateway, device=identity, bootstrap_token=token, **NODE)
     assert again["code"] == "AUTH_BOOTSTRAP_TOKEN_INVALID"

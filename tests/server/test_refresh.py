@@ -80,9 +80,7 @@ async def test_auth2_auth3_an_expired_token_says_so_and_one_round_trip_heals_it(
             healed = await client.connect(device=device, scopes=[], token=TOKEN, deviceToken=auth["deviceToken"])
             assert healed.hello["auth"]["deviceToken"] != auth["deviceToken"]
         async with await Attacker.at(gateway.port) as client:
-            by_itself = await client.connect(
-                device=device, scopes=[], deviceToken=healed.hello["auth"]["deviceToken"]
-            )
+            by_itself = await client.connect(device=device, scopes=[], deviceToken=healed.hello["auth"]["deviceToken"])
             assert by_itself.hello["auth"]["method"] == "device-token"
 
 

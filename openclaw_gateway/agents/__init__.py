@@ -1,0 +1,1 @@
+"""Agents: who answers, in which session, run by run; transcripts that outlive the process."""

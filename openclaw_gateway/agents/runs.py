@@ -1,0 +1,363 @@
+"""Runs: a question becomes an answer, once, in the order of its session.
+
+Owns acceptance of questions into the inbound queue, the run of each, what clients hear of it, abort and waiting. It
+must not know how agents work, what a channel is, or who is connected: it tells `RunEvents` what happens.
+
+Theory of operation. `start` writes the question into the inbound queue, its lane being the session: the queue gives
+order, one run per session at a time, durability and another try. A run writes its question into the transcript, lets
+the agent speak, and ends with effects: the answer in the transcript and, where the question came from a channel, the
+answer in the outbound queue, both in the transaction that takes the question out. If the process dies in between, the
+question is asked again; nothing of the first try was visible to anybody but as deltas.
+
+Invariants: one run per run id within the dedupe window; an interactive run that fails is over (its client was told),
+any other is tried again while that can help and ends with words for whoever wrote; text is coalesced, so a fast agent
+cannot flood slow clients; what is kept of ended runs is capped.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
+
+import attrs
+import trio
+
+from openclaw_gateway.agents.agent import Agent
+from openclaw_gateway.agents.records import (
+    MAX_REPLY,
+    AgentFailed,
+    Delta,
+    Message,
+    Outcome,
+    Reply,
+    RunRequest,
+    Session,
+    Turn,
+    decode_request,
+    encode_request,
+)
+from openclaw_gateway.agents.sessions import Sessions
+from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.queues import Effect, MessageQueue, NewMessage, QueuedMessage, QueueFull, RetryLater
+from openclaw_gateway.store import StoreError
+from openclaw_gateway.value import Value
+
+__all__ = ["KIND", "AgentRuns", "Ended", "Run", "RunEvents"]
+
+KIND: Final = "agent.run"
+COALESCE_SECONDS: Final = 0.04
+DEFAULT_TIMEOUT_SECONDS: Final = 600.0
+MAX_ENDED: Final = 1_000
+MAX_CONTEXT: Final = 400  # messages of a session that an agent may be handed; what fits is the agent's to choose
+MAX_TRIES: Final = 4  # of a question whose agent failed for now, before its sender is told
+_FAILED_TEXT: Final = "Sorry, something went wrong and I could not answer this. Please try again later."
+
+State = Literal["queued", "running", "ok", "error", "aborted"]
+
+log = get_logger("agents")
+
+
+@attrs.frozen(eq=False, repr=False)
+class Ended(Value):
+    """How a run ended, as long as it is remembered."""
+
+    run_id: str
+    session_key: str
+    state: State
+    ended_at_ms: int
+    started_at_ms: int
+    error: str | None = None
+    text: str | None = attrs.field(default=None, repr=False)
+
+
+@attrs.define(eq=False)
+class Run:
+    """A run that was accepted and has not ended."""
+
+    request: RunRequest
+    state: State = "queued"
+    text: str = ""
+    seq: int = 0
+    started_at_ms: int = 0
+    scope: trio.CancelScope | None = None
+    aborted: bool = False
+    pending: list[str] = attrs.field(factory=list)
+    done: trio.Event = attrs.field(factory=trio.Event)
+    audience: Any = None  # whoever started it; RunEvents decides what that means
+
+
+class RunEvents:
+    """What is told of runs. The base class tells nobody."""
+
+    def delta(self, run: Run, text: str) -> None:
+        """A piece of the answer; ``run.text`` is all of it so far."""
+
+    def other(self, run: Run, delta: Delta) -> None:
+        """Thinking, a tool, a status."""
+
+    def started(self, run: Run) -> None:
+        """The agent is about to speak."""
+
+    def ended(self, run: Run, message: Message, *, error: AgentFailed | None) -> None:
+        """The answer is in the transcript; ``run.state`` says how it ended."""
+
+
+class AgentRuns:
+    """``agents(request)`` gives the agent that answers, or raises `AgentFailed`; ``outbound(request, reply, text)``
+    gives the effects that send an answer to where the question came from."""
+
+    def __init__(
+        self,
+        inbound: MessageQueue,
+        sessions: Sessions,
+        *,
+        agents: Callable[[RunRequest], Agent],
+        outbound: Callable[[RunRequest, Reply, str], Sequence[Effect]],
+        events: RunEvents,
+        clock: Callable[[], int],
+    ) -> None:
+        self.inbound = inbound
+        self.sessions = sessions
+        self.events = events
+        self._agents = agents
+        self._outbound = outbound
+        self._clock = clock
+        self._runs: dict[str, Run] = {}
+        self._ended: OrderedDict[str, Ended] = OrderedDict()
+        self.timeout_seconds = DEFAULT_TIMEOUT_SECONDS
+
+    # --- acceptance
+
+    async def start(self, request: RunRequest, *, audience: Any = None) -> tuple[Run | Ended | None, bool]:
+        """Accept a question: durable when this returns. The run (or how it ended; None where it is not remembered) and
+        whether it was known before. Raises `QueueFull`, `StoreError`, `TooManySessions`.
+        """
+        known = self._runs.get(request.run_id) or self._ended.get(request.run_id)
+        if known is not None:
+            await trio.lowlevel.checkpoint()
+            return known, True
+        self.sessions.current(request.session_key, agent_id=request.agent_id)
+        run = self._runs[request.run_id] = Run(request, audience=audience)
+        try:
+            accepted = await self.inbound.put(
+                NewMessage(request.session_key, f"run:{request.run_id}", request.source, KIND, encode_request(request))
+            )
+        except BaseException:
+            if run.state == "queued":
+                self._runs.pop(request.run_id, None)
+            raise
+        if accepted.duplicate and run.state == "queued":
+            # Of an earlier process: it ended there, or it still lies in the queue and runs when it is handed out.
+            if not any(one.id == accepted.id for one in self.inbound.messages()):
+                self._runs.pop(request.run_id, None)
+                return None, True
+            return run, True
+        return run, False
+
+    def get(self, run_id: str) -> Run | Ended | None:
+        return self._runs.get(run_id) or self._ended.get(run_id)
+
+    def active(self, session_key: str | None = None) -> list[Run]:
+        """Runs that have not ended, in the order of acceptance."""
+        return [run for run in self._runs.values() if session_key in {None, run.request.session_key}]
+
+    async def wait(self, run_id: str, seconds: float) -> Run | Ended | None:
+        """Until the run has ended, at most ``seconds``; how it stands then."""
+        run = self._runs.get(run_id)
+        if run is not None:
+            with trio.move_on_after(seconds):
+                await run.done.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        return self.get(run_id)
+
+    def abort(self, session_key: str, run_id: str | None = None) -> list[str]:
+        """End runs of a session (or one of them); what was said so far stays in the transcript. The ids of those."""
+        told = []
+        for run in self.active(session_key):
+            if run_id in {None, run.request.run_id} and not run.aborted:
+                run.aborted = True
+                if run.scope is not None:
+                    run.scope.cancel()
+                told.append(run.request.run_id)
+        return told
+
+    # --- the handler of the inbound queue
+
+    async def handle(self, message: QueuedMessage) -> Sequence[Effect]:
+        """Carry out one question; what is returned is committed with its end."""
+        request = decode_request(message.payload)
+        run = self._runs.get(request.run_id)
+        if run is None:
+            run = self._runs[request.run_id] = Run(request)
+        try:
+            return await self._carry_out(run, message)
+        except (RetryLater, StoreError, QueueFull):
+            run.state, run.text, run.seq = "queued", "", 0
+            raise
+        except BaseException:
+            if run.state in {"queued", "running"}:
+                self._runs.pop(request.run_id, None)
+                run.done.set()
+            raise
+
+    async def _carry_out(self, run: Run, message: QueuedMessage) -> Sequence[Effect]:
+        request = run.request
+        session = self.sessions.current(
+            request.session_key,
+            agent_id=request.agent_id,
+            channel=request.reply.channel if request.reply is not None else None,
+        )
+        asked = Message(
+            id=str(uuid.uuid4()),
+            role="user",
+            text=request.text,
+            at_ms=request.accepted_at_ms,
+            run_id=request.run_id,
+            sender_name=request.sender_name,
+            attachments=request.attachments,
+        )
+        session, asked = await self.sessions.append(session, asked)
+        run.started_at_ms = self._clock()
+        run.state = "running"
+        failure: AgentFailed | None = None
+        outcome: Outcome | None = None
+        if not run.aborted:
+            self.events.started(run)
+            try:
+                outcome = await self._speak(run, session, asked, uncertain=message.uncertain)
+            except AgentFailed as exc:
+                failure = exc
+        if failure is not None and not run.aborted and self._may_try_again(run, failure, message):
+            log.info("agent failed for now", agent=request.agent_id, error=failure.message)
+            raise RetryLater(failure.message, failure.after_ms)
+        return self._end(run, session, outcome, failure)
+
+    @staticmethod
+    def _may_try_again(run: Run, failure: AgentFailed, message: QueuedMessage) -> bool:
+        return failure.retryable and not run.request.interactive and message.attempts + 1 < MAX_TRIES
+
+    async def _speak(self, run: Run, session: Session, asked: Message, *, uncertain: bool) -> Outcome | None:
+        request = run.request
+        agent = self._agents(request)
+        history = await self.sessions.history(session, before=asked.seq, limit=MAX_CONTEXT)
+        turn = Turn(request, session, history, uncertain=uncertain)
+        seconds = request.timeout_ms / 1000 if request.timeout_ms is not None else self.timeout_seconds
+        outcome: Outcome | None = None
+        with trio.move_on_after(seconds) as run.scope:
+            try:
+                async with trio.open_nursery() as nursery:
+                    wake = trio.Event()
+                    tell = _Teller(run, self.events, wake)
+                    nursery.start_soon(tell.serve)
+                    try:
+                        outcome = await agent.run(turn, tell.take)
+                    except AgentFailed:
+                        raise
+                    except Exception as exc:
+                        log.exception("agent broke", exc=exc, agent=request.agent_id)
+                        raise AgentFailed(f"the agent {request.agent_id} failed: {type(exc).__name__}") from exc
+                    finally:
+                        tell.flush()
+                    nursery.cancel_scope.cancel()
+            except* AgentFailed as group:
+                raise _first(group) from group
+        if outcome is None and not run.aborted:
+            raise AgentFailed(f"no answer within {seconds:g} s", kind="timeout", retryable=True)
+        return outcome
+
+    def _end(
+        self, run: Run, session: Session, outcome: Outcome | None, failure: AgentFailed | None
+    ) -> Sequence[Effect]:
+        request, now = run.request, self._clock()
+        run.state = "aborted" if run.aborted else "error" if failure is not None else "ok"
+        stop = outcome.stop if outcome is not None else "aborted" if run.aborted else "error"
+        answer = Message(
+            id=str(uuid.uuid4()),
+            role="assistant",
+            text=run.text,
+            at_ms=now,
+            run_id=request.run_id,
+            model=outcome.model if outcome is not None else None,
+            stop=stop,
+            error=failure.message if failure is not None else None,
+            usage=outcome.usage if outcome is not None else None,
+        )
+        effects = []
+        if run.state == "ok" or run.text or failure is not None:
+            effects.append(self.sessions.append_effect(session, answer))
+        if request.reply is not None and run.state != "aborted":
+            text = run.text if failure is None else _FAILED_TEXT
+            if text.strip():
+                effects.extend(self._outbound(request, request.reply, text))
+
+        def told(_: object) -> None:
+            self._forget(run, failure, now)
+            self.events.ended(run, answer, error=failure)
+            run.done.set()
+
+        return (*effects, Effect(lambda db: None, told))
+
+    def _forget(self, run: Run, failure: AgentFailed | None, now: int) -> None:
+        request = run.request
+        self._runs.pop(request.run_id, None)
+        self._ended[request.run_id] = Ended(
+            run_id=request.run_id,
+            session_key=request.session_key,
+            state=run.state,
+            ended_at_ms=now,
+            started_at_ms=run.started_at_ms,
+            error=failure.message if failure is not None else None,
+            text=run.text if len(run.text) <= 16_384 else None,
+        )
+        while len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
+
+
+class _Teller:
+    """Gathers what an agent says and tells it in pieces: the first at once, then every `COALESCE_SECONDS`."""
+
+    def __init__(self, run: Run, events: RunEvents, wake: trio.Event) -> None:
+        self._run = run
+        self._events = events
+        self._wake = wake
+        self._parts: list[str] = []
+        self._size = len(run.text)
+
+    def take(self, delta: Delta) -> None:
+        """What an agent emits. Raises `AgentFailed` over `MAX_REPLY`."""
+        if delta.kind != "text":
+            self.flush()
+            self._events.other(self._run, delta)
+            return
+        self._size += len(delta.text)
+        if self._size > MAX_REPLY:
+            raise AgentFailed(f"the answer is longer than {MAX_REPLY} characters")
+        if delta.text:
+            self._parts.append(delta.text)
+            self._wake.set()
+
+    def flush(self) -> None:
+        if self._parts:
+            text = "".join(self._parts)
+            self._parts.clear()
+            self._run.text += text
+            self._run.seq += 1
+            self._events.delta(self._run, text)
+
+    async def serve(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            self.flush()
+            await trio.sleep(COALESCE_SECONDS)
+
+
+def _first(group: BaseExceptionGroup[AgentFailed]) -> AgentFailed:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, AgentFailed)
+    return error

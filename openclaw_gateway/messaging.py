@@ -1,0 +1,181 @@
+"""The message side of a gateway, composed: queues, and who fills and empties them.
+
+Owns which parts there are and how they meet, as `app` does for the whole. It must not know how any of them works, nor
+connections and admission.
+
+Invariants: what was accepted lies in a queue before anybody is told so; the parts that call out (channels, model
+services, webhooks) are loaded when the configuration asks for them, and none of them can harm another (ROB-1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import trio
+
+from openclaw_gateway.agents.agent import AgentRegistry
+from openclaw_gateway.agents.broadcast import Broadcast
+from openclaw_gateway.agents.records import AgentFailed, Reply, RunRequest
+from openclaw_gateway.agents.router import AgentRouter
+from openclaw_gateway.agents.runs import KIND as RUN
+from openclaw_gateway.agents.runs import AgentRuns
+from openclaw_gateway.agents.sessions import Sessions, open_sessions
+from openclaw_gateway.config.schema import AgentEntry, GatewayConfig
+from openclaw_gateway.events.bus import EventBus
+from openclaw_gateway.ops.audit import AuditTrail
+from openclaw_gateway.ops.health import now_ms
+from openclaw_gateway.pairing.senders import SenderGate
+from openclaw_gateway.queues import Effect, MessageQueue, NewMessage, QueuedMessage, Undeliverable, open_queues
+from openclaw_gateway.rpc import chat as chat_methods
+from openclaw_gateway.rpc import queues as queue_methods
+from openclaw_gateway.rpc import sessions as session_methods
+from openclaw_gateway.rpc.table import MethodTable
+from openclaw_gateway.store import Store
+
+if TYPE_CHECKING:
+    from openclaw_gateway.channels.adapter import Adapter, MakeAdapter
+    from openclaw_gateway.channels.hub import ChannelHub
+
+__all__ = ["CHANNEL_SEND", "Messaging", "open_messaging"]
+
+CHANNEL_SEND: Final = "channel.send"
+CHANNELS: Final = ("telegram", "discord", "whatsapp")  # one module of `channels` each
+INBOUND_CONCURRENCY: Final = 32  # runs at once
+OUTBOUND_CONCURRENCY: Final = 32
+
+Task = Callable[[], Coroutine[Any, Any, None]]
+Handler = Callable[[QueuedMessage], Coroutine[Any, Any, Sequence[Effect] | None]]
+
+
+class Messaging:
+    """``inbound`` holds what people and services sent, ``outbound`` what goes to them; ``inbound_kinds`` and
+    ``outbound_kinds`` say who handles what, by the kind of a message."""
+
+    def __init__(self, inbound: MessageQueue, outbound: MessageQueue, sessions: Sessions) -> None:
+        self.inbound = inbound
+        self.outbound = outbound
+        self.sessions = sessions
+        self.agents = AgentRegistry()
+        self.channels: ChannelHub | None = None  # made when the configuration names a channel that can be served
+        self.channel_makers: dict[str, MakeAdapter] = {}  # channels of an embedding program, by name
+        self.gate: SenderGate | None = None
+        self._channels_wanted = trio.Event()
+        self.inbound_kinds: dict[str, Handler] = {}
+        self.outbound_kinds: dict[str, Handler] = {}
+
+    def attach(self, config: GatewayConfig, bus: EventBus, gate: SenderGate) -> None:
+        """Become part of a gateway: before any task runs."""
+        self.gate = gate
+        self.broadcast = Broadcast(bus, clock=now_ms, session_view=session_methods.session_view)
+        bus.on_gone.append(lambda listener: self.broadcast.forget(getattr(listener, "conn_id", "")))
+        self.router = AgentRouter(config, self.agents, {"model": _model_agent, "subprocess": _subprocess_agent})
+        self.sessions.rule = self.router.reset_rule
+        self.sessions.on_change = self.broadcast.session_changed
+        self.runs = AgentRuns(
+            self.inbound,
+            self.sessions,
+            agents=self.router.agent,
+            outbound=self.reply_effects,
+            events=self.broadcast,
+            clock=now_ms,
+        )
+        self.inbound_kinds[RUN] = self.runs.handle
+        self.configure(config)
+
+    def configure(self, config: GatewayConfig) -> None:
+        """Use another configuration from now on."""
+        self.router.configure(config)
+        self.runs.timeout_seconds = config.agents.defaults.timeout_seconds
+        if self.channels is None and self.gate is not None and any(map(self._is_served, config.channels)):
+            self._open_channels(self.gate)
+        if self.channels is not None:
+            self.channels.configure(config.channels)
+
+    def _is_served(self, channel: str) -> bool:
+        return channel in CHANNELS or channel in self.channel_makers
+
+    def _open_channels(self, gate: SenderGate) -> None:
+        from openclaw_gateway.channels.hub import ChannelHub
+
+        makers: dict[str, MakeAdapter] = {
+            **{name: partial(_make_adapter, name) for name in CHANNELS},
+            **self.channel_makers,
+        }
+        self.channels = ChannelHub(gate, self.runs, self.router, makers=makers, clock=now_ms)
+        self.outbound_kinds[CHANNEL_SEND] = self.channels.deliver
+        self._channels_wanted.set()
+
+    async def _serve_channels(self) -> None:
+        await self._channels_wanted.wait()
+        assert self.channels is not None
+        await self.channels.serve()
+
+    def register(self, table: MethodTable, *, audit: AuditTrail) -> None:
+        """Put the methods of all parts into ``table``."""
+        queue_methods.register(table, queues=(self.inbound, self.outbound), audit=audit)
+        chat = chat_methods.ChatMethods(self.runs, self.router, view=session_methods.session_view, clock=now_ms)
+        chat_methods.register(table, chat)
+        sessions = session_methods.SessionMethods(self.runs, self.router, self.broadcast, clock=now_ms)
+        session_methods.register(table, sessions)
+
+    def reply_effects(self, request: RunRequest, reply: Reply, text: str) -> Sequence[Effect]:
+        """An answer on its way to a channel, as part of the transaction that ends its question."""
+        body = {
+            "channel": reply.channel,
+            "account": reply.account,
+            "conversationId": reply.conversation,
+            "threadId": reply.thread,
+            "replyTo": reply.reply_to,
+            "text": text,
+            "runId": request.run_id,
+        }
+        lane = f"{reply.channel}:{reply.account}:{reply.conversation}"[:500]
+        message = NewMessage(lane, f"reply:{request.run_id}", "agent", CHANNEL_SEND, msgspec.json.encode(body))
+        return (self.outbound.put_effect(message),)
+
+    def tasks(self) -> Iterator[tuple[str, Task]]:
+        """The tasks that run as long as the gateway, by name; each is supervised by itself."""
+        for queue, kinds, concurrency in (
+            (self.inbound, self.inbound_kinds, INBOUND_CONCURRENCY),
+            (self.outbound, self.outbound_kinds, OUTBOUND_CONCURRENCY),
+        ):
+            yield f"{queue.name}-queue", partial(queue.serve, partial(_by_kind, kinds), concurrency=concurrency)
+            yield f"{queue.name}-upkeep", queue.supervise_upkeep
+        yield "channels", self._serve_channels
+
+
+def _make_adapter(channel: str, account: str, settings: Mapping[str, Any]) -> Adapter:
+    """The adapter of a service, its module loaded when the first account needs it."""
+    module = import_module(f"openclaw_gateway.channels.{channel}")
+    adapter: Adapter = module.open_adapter(account, settings)
+    return adapter
+
+
+async def _by_kind(kinds: dict[str, Handler], message: QueuedMessage) -> Sequence[Effect] | None:
+    handler = kinds.get(message.kind)
+    if handler is None:
+        raise Undeliverable(f"nobody here handles {message.kind} (is the channel or webhook still configured?)")
+    return await handler(message)
+
+
+def _model_agent(entry: AgentEntry) -> Any:
+    raise AgentFailed(f"the agent {entry.id} has no model: set agents.defaults.model.primary and models.providers")
+
+
+def _subprocess_agent(entry: AgentEntry) -> Any:
+    raise AgentFailed(f"the agent {entry.id} has no command: set agents.list[].command")
+
+
+@asynccontextmanager
+async def open_messaging(store: Store) -> AsyncIterator[Messaging]:
+    """The message side with what the store holds of it. Raises `StoreError`."""
+    async with (
+        open_queues(store, "inbound", "outbound", clock=now_ms) as (inbound, outbound),
+        open_sessions(store, clock=now_ms) as sessions,
+    ):
+        yield Messaging(inbound, outbound, sessions)

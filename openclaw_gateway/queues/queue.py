@@ -1,0 +1,390 @@
+"""A durable queue: what was accepted is handed to a handler until it is done, given up, or dropped by a person.
+
+Owns acceptance (limits, dedupe), the order of hand-out, tries and their backoff, and dead letters. It must not know
+what a message means or who handles it.
+
+Theory of operation. `put` writes the message and its dedupe key in one commit and returns; only then may anybody say
+"accepted". In memory stand the messages without their payloads (those of a small budget with them, so that the usual
+message is handed out without a second read). `serve` takes the due head of a lane, notes "running" in the store without
+waiting for it, and calls the handler. What the handler returns, its effects, is committed in the transaction that takes
+the message out: an answer in the outbound queue and the end of its question are one step, and no crash can come between
+them. A message that was running when the process died is handed out again as ``uncertain``.
+
+Invariants: nothing accepted is lost: it ends by its handler's word, by a person's, or stays (dead letters too, which is
+why they count towards the limits); per lane one at a time and in order; a handler's failure is that message's alone;
+every count has a limit (`QueueRules`).
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import trio
+
+from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.policy.backoff import backoff_ms
+from openclaw_gateway.queues import rows
+from openclaw_gateway.queues.lanes import Held, Lanes
+from openclaw_gateway.queues.records import (
+    Accepted,
+    Effect,
+    NewMessage,
+    QueuedMessage,
+    QueueFull,
+    QueueRules,
+    RetryLater,
+    State,
+    Undeliverable,
+)
+from openclaw_gateway.store import Store, StoreError
+
+__all__ = ["Handler", "MessageQueue", "open_queues"]
+
+Handler = Callable[[QueuedMessage], Awaitable[Sequence[Effect] | None]]
+
+AT_HAND_BYTES: Final = 2 * 1024 * 1024  # payloads kept in memory between acceptance and hand-out
+UPKEEP_SECONDS: Final = 60.0
+PUT_BACK_SECONDS: Final = 2.0
+STORE_RETRY_MS: Final = 1_000
+_MAX_ERROR: Final = 500
+
+log = get_logger("queue")
+
+
+class MessageQueue:
+    """Made by `open_queues`. Belongs to one Trio run."""
+
+    def __init__(self, name: str, store: Store, *, clock: Callable[[], int], rules: QueueRules) -> None:
+        self.name = name
+        self.rules = rules
+        self._store = store
+        self._clock = clock
+        self._held: dict[str, Held] = {}
+        self._lanes = Lanes()
+        self._bytes = 0
+        self._at_hand = 0
+        self._reserved = [0, 0]  # messages and bytes of puts under way
+        self._running: set[str] = set()
+        self._woken = trio.Event()
+        self.on_dead: Callable[[QueuedMessage], None] = lambda message: None
+
+    def restore(self, found: Iterable[rows.Row]) -> None:
+        """Take over what the store holds."""
+        for row in found:
+            self._admit(Held(row.message, row.size))
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many messages wait, run and lie dead, and the bytes of all of them."""
+        dead = sum(held.message.state == "dead" and id_ not in self._running for id_, held in self._held.items())
+        running = len(self._running)
+        waiting = len(self._held) - dead - running
+        return {"waiting": waiting, "running": running, "dead": dead, "bytes": self._bytes}
+
+    def messages(self, state: State | None = None) -> list[QueuedMessage]:
+        """What is here, without payloads, in the order of acceptance."""
+        found = (self._shown(held) for held in self._held.values())
+        return [message for message in found if state is None or message.state == state]
+
+    # --- acceptance
+
+    async def put(self, message: NewMessage) -> Accepted:
+        """Accept a message: durable when this returns. A known dedupe key changes nothing and says so.
+
+        Raises `QueueFull` and `StoreError`; then nothing was accepted. Cancelled before the store has it, nothing was
+        accepted either.
+        """
+        size = len(message.payload)
+        self._check_room(size)
+        self._reserved[0] += 1
+        self._reserved[1] += size
+        effect = self._put_effect(message)
+        try:
+            put: rows.Put = await self._store.run(effect.work, then=effect.then)
+        finally:
+            self._reserved[0] -= 1
+            self._reserved[1] -= size
+        return put.accepted
+
+    def put_effect(self, message: NewMessage) -> Effect:
+        """The same as a part of somebody's transaction. Raises `QueueFull` now, where there is no room now."""
+        self._check_room(len(message.payload))
+        return self._put_effect(message)
+
+    def _put_effect(self, message: NewMessage) -> Effect:
+        now = self._clock()
+        work = partial(
+            rows.put, queue=self.name, id_=str(uuid.uuid4()), message=message, now=now, dedupe_ms=self.rules.dedupe_ms
+        )
+
+        def then(put: rows.Put) -> None:
+            if put.row is None:
+                return
+            at_hand = self._at_hand + put.row.size <= AT_HAND_BYTES
+            self._at_hand += put.row.size if at_hand else 0
+            self._admit(Held(put.row.message, put.row.size, message.payload if at_hand else None))
+
+        return Effect(work, then)
+
+    def _check_room(self, size: int) -> None:
+        count = len(self._held) + self._reserved[0]
+        held = self._bytes + self._reserved[1]
+        if count >= self.rules.max_messages or held + size > self.rules.max_bytes:
+            raise QueueFull(self.name, self.rules.full_retry_ms)
+
+    def _admit(self, held: Held) -> None:
+        self._held[held.message.id] = held
+        self._bytes += held.size
+        if held.message.state != "dead":
+            self._lanes.add(held)
+            self._wake()
+
+    def _wake(self) -> None:
+        self._woken.set()
+        self._woken = trio.Event()
+
+    # --- hand-out
+
+    async def serve(self, handler: Handler, *, concurrency: int) -> None:
+        """Hand out what is due, ``concurrency`` messages at a time. Never returns.
+
+        ``handler(message)`` returns the effects that are committed together with the message's end, or raises:
+        `RetryLater`, `Undeliverable`, or anything else, which counts as a failed try. Cancelled, the handlers under way
+        are cancelled, and their messages wait again as ``uncertain``.
+        """
+        room = trio.CapacityLimiter(concurrency)
+        async with trio.open_nursery() as nursery:
+            while True:
+                woken = self._woken
+                held = self._lanes.take(self._clock()) if room.available_tokens >= 1 else None
+                if held is None:
+                    due = self._lanes.next_due() if room.available_tokens >= 1 else None
+                    wait = float("inf") if due is None else max(0.0, (due - self._clock()) / 1000)
+                    with trio.move_on_after(wait):
+                        await woken.wait()
+                    continue
+                self._running.add(held.message.id)
+                room.acquire_on_behalf_of_nowait(held)
+                nursery.start_soon(self._work_on, held, handler, room)
+                await trio.lowlevel.checkpoint()
+
+    async def _work_on(self, held: Held, handler: Handler, room: trio.CapacityLimiter) -> None:
+        settled = False
+        try:
+            await self._try(held, handler)
+            settled = True
+        finally:
+            if not settled:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + PUT_BACK_SECONDS):
+                    await self._give_back(held)
+            self._running.discard(held.message.id)
+            self._lanes.release(held.message.lane)
+            room.release_on_behalf_of(held)
+            self._wake()
+
+    async def _try(self, held: Held, handler: Handler) -> None:
+        message = held.message
+        if message.uncertain and message.attempts >= self.rules.max_attempts:
+            await self._failed(held, f"the process ended during {message.attempts} tries", dead=True)
+            return
+        try:
+            payload = await self._payload(held)
+            if payload is None:
+                self._forget(held)
+                return
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._note_begin, message.id)
+                effects = tuple(await handler(attrs.evolve(message, payload=payload)) or ())
+            await self._store.run(
+                partial(rows.finish, id_=message.id, effects=effects), then=partial(self._done, held, effects)
+            )
+        except Exception as exc:  # noqa: BLE001 - one barrier: a message's failure is its own
+            await self._settle(held, exc)
+
+    async def _settle(self, held: Held, exc: Exception) -> None:
+        cause: BaseException = exc
+        while isinstance(cause, ExceptionGroup) and len(cause.exceptions) == 1:
+            cause = cause.exceptions[0]
+        if isinstance(cause, StoreError):
+            # The handler may have done its work; only its end could not be written.
+            await self._failed(held, str(cause), after_ms=STORE_RETRY_MS, counts=False, uncertain=True)
+        elif isinstance(cause, RetryLater):
+            await self._failed(held, str(cause), after_ms=cause.after_ms)
+        elif isinstance(cause, Undeliverable):
+            await self._failed(held, str(cause), dead=True)
+        elif isinstance(cause, QueueFull):
+            await self._failed(held, str(cause), after_ms=cause.retry_after_ms, counts=False)
+        else:
+            log.exception("message failed", exc=cause, queue=self.name, message_id=held.message.id)
+            await self._failed(held, type(cause).__name__)
+
+    async def _note_begin(self, id_: str) -> None:
+        await self._store.run(partial(rows.begin, id_=id_))
+
+    async def _payload(self, held: Held) -> bytes | None:
+        if held.payload is not None:
+            return held.payload
+        return await self._store.run(partial(rows.payload, id_=held.message.id))
+
+    def _done(self, held: Held, effects: Sequence[Effect], results: Sequence[Any]) -> None:
+        self._forget(held)
+        for effect, result in zip(effects, results, strict=True):
+            if effect.then is not None:
+                effect.then(result)
+
+    async def _failed(
+        self,
+        held: Held,
+        why: str,
+        *,
+        after_ms: int | None = None,
+        dead: bool = False,
+        counts: bool = True,
+        uncertain: bool = False,
+    ) -> None:
+        message = held.message
+        attempts = message.attempts + (1 if counts and not (dead and message.uncertain) else 0)
+        dead = dead or attempts >= self.rules.max_attempts
+        wait = after_ms
+        if wait is None:
+            wait = backoff_ms(
+                attempts,
+                first_ms=self.rules.first_retry_ms,
+                cap_ms=self.rules.longest_retry_ms,
+                jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
+            )
+        changed = attrs.evolve(
+            message,
+            attempts=attempts,
+            due_at_ms=self._clock() + wait,
+            state="dead" if dead else "waiting",
+            uncertain=uncertain,
+            last_error=why[:_MAX_ERROR],
+        )
+        await self._change(held, changed)
+        if dead:
+            log.error("message given up", queue=self.name, message_id=message.id, attempts=attempts, error=why)
+            self.on_dead(changed)
+        else:
+            log.info("message will be tried again", queue=self.name, message_id=message.id, delay_ms=wait, error=why)
+
+    async def _give_back(self, held: Held) -> None:
+        """A try was broken off: it may have reached the outside, and it does not count."""
+        changed = attrs.evolve(held.message, uncertain=True, state="waiting")
+        await self._change(held, changed)
+
+    async def _change(self, held: Held, changed: QueuedMessage) -> None:
+        """Write and remember. Without the store the change holds in memory; after a restart the message is tried."""
+        held.message = changed
+        self._drop_payload(held)
+        if changed.state == "dead":
+            self._lanes.remove(held)
+        try:
+            await self._store.run(
+                partial(
+                    rows.put_back,
+                    id_=changed.id,
+                    attempts=changed.attempts,
+                    due=changed.due_at_ms,
+                    state=changed.state,
+                    uncertain=changed.uncertain,
+                    error=changed.last_error,
+                )
+            )
+        except StoreError as exc:
+            log.warning("queue cannot be written", queue=self.name, message_id=changed.id, error=str(exc))
+
+    def _forget(self, held: Held) -> None:
+        self._drop_payload(held)
+        if self._held.pop(held.message.id, None) is not None:
+            self._bytes -= held.size
+        self._lanes.remove(held)
+
+    def _drop_payload(self, held: Held) -> None:
+        if held.payload is not None:
+            self._at_hand -= held.size
+            held.payload = None
+
+    def _shown(self, held: Held) -> QueuedMessage:
+        running = held.message.id in self._running
+        return attrs.evolve(held.message, state="running") if running else held.message
+
+    # --- what a person does
+
+    async def retry(self, ids: Iterable[str]) -> list[str]:
+        """Try these again at once, dead letters too, and count their tries anew. The ids that were here and not under
+        way."""
+        done = []
+        for held in self._resting(ids):
+            was_dead = held.message.state == "dead"
+            changed = attrs.evolve(held.message, attempts=0, due_at_ms=self._clock(), state="waiting", last_error=None)
+            await self._change(held, changed)
+            if was_dead:
+                self._lanes.add(held)
+            else:
+                self._lanes.refresh(changed.lane)
+            done.append(changed.id)
+        self._wake()
+        return done
+
+    async def drop(self, ids: Iterable[str]) -> list[str]:
+        """Remove these for good. The ids that were here and not under way."""
+        resting = self._resting(ids)
+        for held in resting:
+            self._lanes.remove(held)
+        dropped = [held.message.id for held in resting]
+
+        def then(_: None) -> None:
+            for held in resting:
+                self._forget(held)
+
+        try:
+            await self._store.run(partial(rows.drop, ids=dropped), then=then)
+        except StoreError:
+            for held in resting:
+                if held.message.state != "dead":
+                    self._lanes.add(held)
+            raise
+        self._wake()
+        return dropped
+
+    async def payload_of(self, id_: str) -> bytes | None:
+        """The payload of a message that is here."""
+        held = self._held.get(id_)
+        return await self._payload(held) if held is not None else None
+
+    def _resting(self, ids: Iterable[str]) -> list[Held]:
+        return [self._held[id_] for id_ in dict.fromkeys(ids) if id_ in self._held and id_ not in self._running]
+
+    async def supervise_upkeep(self) -> None:
+        """Forget dedupe keys past their window. Never returns; raises `StoreError`."""
+        while True:
+            prune = partial(
+                rows.prune_seen,
+                queue=self.name,
+                now=self._clock(),
+                dedupe_ms=self.rules.dedupe_ms,
+                most=self.rules.max_seen,
+            )
+            await self._store.run(prune)
+            await trio.sleep(UPKEEP_SECONDS)
+
+
+@asynccontextmanager
+async def open_queues(
+    store: Store, *names: str, clock: Callable[[], int], rules: QueueRules | None = None
+) -> AsyncIterator[tuple[MessageQueue, ...]]:
+    """The queues of these names with what the store holds of them. Raises `StoreError`."""
+    queues = tuple(MessageQueue(name, store, clock=clock, rules=rules or QueueRules()) for name in names)
+    for queue in queues:
+        await store.run(partial(rows.load, queue=queue.name), then=queue.restore)
+    yield queues

@@ -1,0 +1,281 @@
+"""Talking to agents through a gateway: acceptance, streams, order, failures, aborts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from openclaw_gateway import Gateway, GatewayConfig
+from openclaw_gateway.agents.agent import Emit
+from openclaw_gateway.agents.records import AgentFailed, Delta, Outcome, Turn
+from openclaw_gateway.agents.runs import AgentRuns
+from openclaw_gateway.config.schema import AgentEntry, AgentsConfig, AuthConfig
+from openclaw_gateway.errors import CallFailed
+from openclaw_gateway.testing import connect_peer, open_memory_gateway
+
+TOKEN = "token-of-the-tests-of-chats-0123456789"
+ALL = ["operator.read", "operator.write", "operator.admin"]
+
+
+class Scripted:
+    """An agent that does what a test says, and notes its turns."""
+
+    def __init__(self, *answers: str | Exception) -> None:
+        self.answers = list(answers)
+        self.turns: list[Turn] = []
+        self.go: trio.Event | None = None
+        self.speaking = trio.Event()
+
+    async def run(self, turn: Turn, emit: Emit) -> Outcome:
+        self.turns.append(turn)
+        answer = self.answers.pop(0) if self.answers else "fine"
+        if isinstance(answer, Exception):
+            raise answer
+        half = len(answer) // 2
+        emit(Delta(text=answer[:half]))
+        self.speaking.set()
+        if self.go is not None:
+            await self.go.wait()
+        emit(Delta(text=answer[half:]))
+        return Outcome(model="scripted/one")
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    agents = AgentsConfig(list=(AgentEntry(id="main", kind="echo"), AgentEntry(id="second", kind="echo")))
+    async with open_memory_gateway(GatewayConfig(auth=AuthConfig(token=TOKEN), agents=agents)) as opened:
+        yield opened
+
+
+async def until(peer: Any, state: str, run_id: str | None = None) -> list[dict[str, Any]]:
+    """The chat events up to one in this state."""
+    seen = []
+    while True:
+        payload = await peer.expect_event("chat")
+        if run_id in {None, payload["runId"]}:
+            seen.append(payload)
+            if payload["state"] == state:
+                return seen
+
+
+async def test_s050_an_answer_streams_and_is_in_the_history(gateway: Gateway) -> None:
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        ack = await peer.request("chat.send", {"sessionKey": "main", "message": "hello there", "idempotencyKey": "r1"})
+        assert ack == {"runId": "r1", "status": "started", "sessionKey": "agent:main:main"}
+        events = await until(peer, "final")
+        assert "".join(event["deltaText"] for event in events if event["state"] == "delta") == "hello there"
+        assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+        assert events[-1]["message"]["content"][0]["text"] == "hello there"
+        history = await peer.request("chat.history", {"sessionKey": "agent:main:main"})
+        told = [(entry["role"], entry["content"][0]["text"]) for entry in history["messages"]]
+        assert told == [("user", "hello there"), ("assistant", "hello there")]
+        assert history["sessionInfo"]["key"] == "agent:main:main"
+
+
+async def test_s050_agent_send_is_the_seeds_name_of_it(gateway: Gateway) -> None:
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        ack = await peer.request("agent.send", {"text": "hi"})
+        done = await peer.request("agent.wait", {"runId": ack["runId"], "timeoutMs": 5000})
+        assert done["status"] == "ok"
+        assert (await until(peer, "final"))[-1]["runId"] == ack["runId"]
+
+
+async def test_an_embedding_program_takes_over_agent_send(gateway: Gateway) -> None:
+    def mine(context: Any, params: Any) -> dict[str, bool]:
+        return {"mine": True}
+
+    gateway.rpc.method("agent.send", scope="operator.write")(mine)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        assert await peer.request("agent.send", {}) == {"mine": True}
+
+
+async def test_s027_an_embedding_program_registers_an_agent(gateway: Gateway) -> None:
+    gateway.agents.register("main", Scripted("I am yours"))
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        await peer.request("chat.send", {"sessionKey": "main", "message": "x", "idempotencyKey": "r"})
+        assert (await until(peer, "final"))[-1]["message"]["model"] == "scripted/one"
+
+
+async def test_s029_a_session_answers_in_order_and_others_do_not_wait(gateway: Gateway) -> None:
+    slow = Scripted("first", "second")
+    slow.go = trio.Event()
+    gateway.agents.register("main", slow)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        for number in (1, 2):
+            await peer.request(
+                "chat.send", {"sessionKey": "main", "message": f"m{number}", "idempotencyKey": f"r{number}"}
+            )
+        await peer.request("agent.send", {"text": "other", "agentId": "second", "idempotencyKey": "r3"})
+        assert (await peer.request("agent.wait", {"runId": "r3", "timeoutMs": 5000}))["status"] == "ok"
+        history = await peer.request("chat.history", {"sessionKey": "main"})
+        assert [item["runId"] for item in history["pendingInputs"]["items"]] == ["r2"]
+        assert history["inFlightRun"]["runId"] == "r1"
+        slow.go.set()
+        assert (await peer.request("agent.wait", {"runId": "r2", "timeoutMs": 5000}))["status"] == "ok"
+    assert [turn.request.run_id for turn in slow.turns] == ["r1", "r2"]
+    assert [message.text for message in slow.turns[1].history] == ["m1", "first"]
+
+
+async def test_v44_a_run_id_is_one_run_and_no_way_into_another(gateway: Gateway) -> None:
+    agent = Scripted("once")
+    gateway.agents.register("main", agent)
+    params = {"sessionKey": "main", "message": "m", "idempotencyKey": "same"}
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        await peer.request("chat.send", params)
+        await peer.request("agent.wait", {"runId": "same"})
+        assert (await peer.request("chat.send", params))["status"] == "ok"
+        with pytest.raises(CallFailed, match="idempotency"):
+            await peer.request("chat.send", {**params, "sessionKey": "agent:second:main"})
+    assert len(agent.turns) == 1
+
+
+async def test_v43_an_unknown_or_blank_agent_or_session_is_refused(gateway: Gateway) -> None:
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        for params, code in (
+            ({"agentId": "nobody", "text": "x"}, "AGENT_UNKNOWN"),
+            ({"agentId": "", "text": "x"}, "AGENT_UNKNOWN"),
+            ({"sessionKey": "agent:nobody:main", "text": "x"}, "AGENT_UNKNOWN"),
+            ({"sessionKey": "agent:second:main", "agentId": "main", "text": "x"}, None),
+            ({"sessionKey": "a b", "text": "x"}, None),
+            ({"text": "  "}, None),
+            ({}, None),
+        ):
+            with pytest.raises(CallFailed) as fault:
+                await peer.request("agent.send", params)
+            assert (fault.value.details or {}).get("code") == code, params
+        assert (await peer.request("sessions.list", {}))["count"] == 0
+
+
+async def test_s031_talking_needs_write_and_throwing_away_needs_admin(gateway: Gateway) -> None:
+    async with connect_peer(gateway, token=TOKEN, scopes=["operator.read"]) as peer:
+        for method in ("chat.send", "agent.send", "agent", "chat.abort", "sessions.patch"):
+            with pytest.raises(CallFailed, match=r"operator\.write"):
+                await peer.request(method, {"sessionKey": "main", "message": "x"})
+        assert (await peer.request("chat.history", {"sessionKey": "main"}))["messages"] == []
+    async with connect_peer(gateway, token=TOKEN, scopes=["operator.read", "operator.write"]) as peer:
+        for method in ("sessions.delete", "sessions.reset", "chat.inject"):
+            with pytest.raises(CallFailed, match=r"operator\.admin"):
+                await peer.request(method, {"key": "main"})
+
+
+async def test_who_did_not_ask_hears_the_end_and_who_follows_hears_all(gateway: Gateway) -> None:
+    async with (
+        connect_peer(gateway, token=TOKEN, scopes=ALL) as asker,
+        connect_peer(gateway, token=TOKEN, scopes=ALL) as bystander,
+        connect_peer(gateway, token=TOKEN, scopes=ALL) as follower,
+    ):
+        assert (await follower.request("sessions.messages.subscribe", {"key": "main"}))["subscribed"]
+        await follower.request("sessions.subscribe", {})
+        await asker.request("chat.send", {"sessionKey": "main", "message": "a b c", "idempotencyKey": "r"})
+        assert [event["state"] for event in await until(bystander, "final")] == ["final"]
+        assert (await until(follower, "final"))[0]["state"] == "delta"
+        assert (await follower.expect_event("sessions.changed"))["sessionKey"] == "agent:main:main"
+        await follower.request("sessions.messages.unsubscribe", {"key": "main"})
+        await asker.request("chat.send", {"sessionKey": "main", "message": "d e f", "idempotencyKey": "r2"})
+        assert [event["state"] for event in await until(follower, "final", "r2")] == ["final"]
+    with trio.fail_after(5):
+        while gateway.messaging.broadcast._lists or gateway.messaging.broadcast._keys:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_an_abort_keeps_what_was_said(gateway: Gateway) -> None:
+    agent = Scripted("one two", "never")
+    agent.go = trio.Event()
+    gateway.agents.register("main", agent)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        for run in ("r1", "r2"):
+            await peer.request("chat.send", {"sessionKey": "main", "message": run, "idempotencyKey": run})
+        await agent.speaking.wait()
+        aborted = await peer.request("chat.abort", {"sessionKey": "main"})
+        assert sorted(aborted["runIds"]) == ["r1", "r2"]
+        assert (await until(peer, "aborted", "r1"))[-1]["message"]["content"][0]["text"] == "one"
+        assert (await peer.request("agent.wait", {"runId": "r2"}))["stopReason"] == "aborted"
+        history = await peer.request("chat.history", {"sessionKey": "main"})
+        assert [entry["content"][0]["text"] for entry in history["messages"]] == ["r1", "one", "r2"]
+    assert len(agent.turns) == 1
+
+
+async def test_a_failure_is_told_in_words_and_ends_the_run(gateway: Gateway) -> None:
+    gateway.agents.register("main", Scripted(AgentFailed("the key was refused", kind="refusal", retryable=True)))
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        await peer.request("chat.send", {"sessionKey": "main", "message": "x", "idempotencyKey": "r"})
+        failed = (await until(peer, "error"))[-1]
+        assert (failed["errorMessage"], failed["errorKind"]) == ("the key was refused", "refusal")
+        waited = await peer.request("agent.wait", {"runId": "r"})
+        assert (waited["status"], waited["error"]) == ("error", "the key was refused")
+
+
+@pytest.mark.expect_error_log("agent broke")
+async def test_an_agent_that_breaks_ends_its_run_and_nothing_else(gateway: Gateway) -> None:
+    gateway.agents.register("main", Scripted(ZeroDivisionError("secret words"), "back again"))
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        await peer.request("chat.send", {"sessionKey": "main", "message": "x", "idempotencyKey": "r"})
+        failed = (await until(peer, "error"))[-1]
+        assert "secret words" not in str(failed)
+        await peer.request("chat.send", {"sessionKey": "main", "message": "x", "idempotencyKey": "r2"})
+        assert (await until(peer, "final"))[-1]["message"]["content"][0]["text"] == "back again"
+
+
+async def test_a_run_has_a_deadline_and_an_answer_a_limit(gateway: Gateway) -> None:
+    agent = Scripted("late", "x" * 2_000_000)
+    agent.go = trio.Event()
+    gateway.agents.register("main", agent)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        params = {"sessionKey": "main", "message": "x", "idempotencyKey": "r", "timeoutMs": 50}
+        await peer.request("chat.send", params)
+        assert (await until(peer, "error"))[-1]["errorKind"] == "timeout"
+        agent.go.set()
+        await peer.request("chat.send", {"sessionKey": "main", "message": "x", "idempotencyKey": "r2"})
+        assert "longer than" in (await until(peer, "error"))[-1]["errorMessage"]
+
+
+async def test_sessions_are_listed_named_reset_and_deleted(gateway: Gateway) -> None:
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        await peer.request("chat.send", {"sessionKey": "work", "message": "x", "idempotencyKey": "r"})
+        await peer.request("agent.wait", {"runId": "r"})
+        key = "agent:main:work"
+        await peer.request("sessions.patch", {"key": key, "label": "Work", "pinned": True})
+        (row,) = (await peer.request("sessions.list", {"limit": 5, "includePeople": True}))["sessions"]
+        assert (row["key"], row["label"], row["pinned"], row["messageCount"]) == (key, "Work", True, 2)
+        assert (await peer.request("sessions.resolve", {"label": "Work"}))["key"] == key
+        injected = await peer.request("chat.inject", {"sessionKey": key, "message": "by hand", "label": "Note"})
+        found = await peer.request("chat.message.get", {"sessionKey": key, "messageId": injected["messageId"]})
+        assert "by hand" in found["message"]["content"][0]["text"]
+        page = await peer.request("chat.history", {"sessionKey": key, "limit": 1})
+        assert (page["hasMore"], page["nextOffset"], page["totalMessages"]) == (True, 1, 3)
+        older = await peer.request("chat.history", {"sessionKey": key, "limit": 1, "offset": page["nextOffset"]})
+        assert older["messages"][0]["role"] == "assistant"
+        old = row["sessionId"]
+        assert (await peer.request("sessions.reset", {"key": key}))["entry"]["sessionId"] != old
+        assert (await peer.request("chat.history", {"sessionKey": key}))["messages"] == []
+        assert (await peer.request("sessions.delete", {"key": key}))["deleted"]
+        assert (await peer.request("sessions.describe", {"key": key}))["session"] is None
+        assert [agent["id"] for agent in (await peer.request("agents.list", {}))["agents"]] == ["main", "second"]
+        assert (await peer.request("agent.identity.get", {"agentId": "second"}))["name"] == "Second"
+
+
+async def test_s029_a_question_survives_the_process(tmp_path: Path) -> None:
+    """Accepted, under way, and the gateway stops: the next one answers it."""
+    config = GatewayConfig(auth=AuthConfig(token=TOKEN), state_dir=tmp_path, port=0)
+    stuck = Scripted("never")
+    stuck.go = trio.Event()
+    async with open_memory_gateway(config) as gateway:
+        gateway.agents.register("main", stuck)
+        async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+            await peer.request("chat.send", {"sessionKey": "main", "message": "still there?", "idempotencyKey": "r"})
+            await stuck.speaking.wait()
+    async with (
+        open_memory_gateway(config) as gateway,
+        connect_peer(gateway, token=TOKEN, scopes=ALL) as peer,
+    ):
+        runs: AgentRuns = gateway.messaging.runs
+        with trio.fail_after(10):
+            while runs.inbound.counts["waiting"] or runs.inbound.counts["running"]:
+                await trio.lowlevel.checkpoint()
+        history = await peer.request("chat.history", {"sessionKey": "main"})
+        told = [(entry["role"], entry["content"][0]["text"]) for entry in history["messages"]]
+        assert told == [("user", "still there?"), ("assistant", "still there?")]
