@@ -159,8 +159,8 @@ def test_v56_the_gateway_itself_dials_out_with_no_credentials() -> None:
             name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
             if name in {"open_tcp_stream", "open_ssl_over_tcp_stream", "create_connection", "AsyncClient", "urlopen"}:
                 dialling.add(path.relative_to(package).parts[0])
-    # What a running gateway calls of itself: listed by package. testing/ is none of it, ops/ only the doctor's.
-    assert dialling <= {"client", "cli", "server", "ops", "testing"}
+    # What calls out: listed by package. channels, models and hooks go where the configuration says, each with its own key.
+    assert dialling <= {"client", "cli", "server", "ops", "testing", "channels", "models", "hooks"}
     operating = [path.name for path in (package / "ops").rglob("*.py") if "open_tcp_stream" in path.read_text()]
     assert operating == ["doctor_network.py"]
     server = [p for p in (package / "server").rglob("*.py") if "open_tcp_stream" in p.read_text()]
