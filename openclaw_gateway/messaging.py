@@ -45,7 +45,7 @@ __all__ = ["CHANNEL_SEND", "Messaging", "open_messaging"]
 
 CHANNEL_SEND: Final = "channel.send"
 CHANNELS: Final = ("telegram", "discord", "whatsapp")  # one module of `channels` each
-INBOUND_CONCURRENCY: Final = 32  # runs at once
+INBOUND_CONCURRENCY: Final = 128  # runs at once
 OUTBOUND_CONCURRENCY: Final = 32
 
 Task = Callable[[], Coroutine[Any, Any, None]]

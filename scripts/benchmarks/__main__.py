@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import device_token, discovery, finding, measure, node_invoke, node_stats, official_node, tls
+from . import chat, device_token, discovery, finding, measure, node_invoke, node_stats, official_node, tls
 from .load import LoadError, request_frame
 from .report import Row, failed, markdown, table
 from .servers import TOKEN, Official, Server, openclaw, ours, program
 
 GROUPS = (
     "start", "memory", "discovery", "connect", "throughput", "invoke", "official-node", "echo", "idle", "connections",
-    "node-stats", "fanout", "tls", "reference",
+    "node-stats", "fanout", "chat", "tls", "reference",
 )  # fmt: skip
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
@@ -93,6 +93,9 @@ def _both(official: Official, only: set[str], quick: bool) -> list[Row]:
         if "official-node" in only:
             _say("node.invoke with OpenClaw's node host")
             rows += official_node.rows(pair, official, 1.0 if quick else 3.0)
+        if "chat" in only:
+            _say("chat.send")
+            rows += chat.rows(pair, quick)
         if "idle" in only:
             _say("idle CPU")
             share, beside = measure.idle_cpu(pair, 5.0 if quick else 20.0)
@@ -175,6 +178,9 @@ def _rest(official: Official, only: set[str], quick: bool) -> list[Row]:
         ratio = theirs / mine
         what = "one event to 500 clients, beside 500 trio-websocket sends"
         rows.append(Row(what, _ms(mine), _ms(theirs), f"1/{ratio:.1f}", "<= 1/2", ratio >= 2))
+    if "chat" in only:
+        _say(f"{chat.STREAMS} answers at once")
+        rows.append(chat.stream_row())
     if "tls" in only:
         _say("plain, TLS and client certificates")
         with tempfile.TemporaryDirectory(prefix="openclaw-bench-") as folder:
@@ -218,6 +224,8 @@ here is a timed test: a busy machine moves every number, so read the ratios.
   OpenClaw's node host have that program's own time in both numbers, on the generator's core.
 - **200 nodes**: their reports are pressed together, each node reporting every 2 s instead of every 60; the row is the
   share of the core with all of them silent plus a thirtieth of what the reports added.
+- **chat.send**: OpenClaw has no agent that answers without a model, so its acknowledgement stands beside our first
+  words, which come after ours and after the message is durable.
 - **TLS** rows connect one at a time with Python's own `ssl` on the client's side, whose share of the time is the same
   for all; OpenClaw asks for no client certificates, so mTLS stands beside its TLS.
 - **Reference client** rows use `@openclaw/gateway-client` itself, whose own speed limits what it can see.
@@ -247,7 +255,7 @@ def main() -> int:
     measure.use_generator_core()
     try:
         rows = [_start(official, options.quick)] if "start" in only else []
-        if only & {"memory", "connect", "throughput", "invoke", "official-node", "idle"}:
+        if only & {"memory", "connect", "throughput", "invoke", "official-node", "idle", "chat"}:
             rows += _both(official, only, options.quick)
         if "discovery" in only:
             _say("announcing on the LAN, and not")

@@ -127,7 +127,7 @@ def fill_store(state_dir: Path, devices: int) -> None:
         for number in range(devices):
             device_id = hashlib.sha256(b"%d" % number).hexdigest()
             db.execute(
-                "INSERT INTO devices VALUES (?, ?, 'bench', NULL, 'linux', '', 'cli', 'cli', 1)",
+                "INSERT INTO devices VALUES (?, ?, 'bench', NULL, 'linux', '', 'cli', 'cli', 1, NULL)",
                 (device_id, _base64url(os.urandom(32))),
             )
             db.execute(
