@@ -29,7 +29,7 @@ from openclaw_gateway.config.schema import (
     TransportsConfig,
     WebSocketConfig,
 )
-from openclaw_gateway.errors import CallFailed
+from openclaw_gateway.errors import CallFailed, LocalProtocolError
 from openclaw_gateway.nodes.host import loop, pace
 from openclaw_gateway.nodes.host.invocations import Handler, Invocation
 from openclaw_gateway.nodes.host.keeping import Keeping
@@ -594,6 +594,45 @@ async def test_s096_an_expected_gateway_is_held_to_its_id_at_a_first_contact(tmp
             assert "another gateway" in (report.reason or "")
         async with node_at(keeping, gateway.urls[0], gateway_id=right) as node:
             await node.until("connected")
+
+
+async def test_s096_what_a_person_was_told_outweighs_who_was_met_at_a_first_contact(tmp_path: Path) -> None:
+    """A node that once believed somebody in between gets a setup code, or ``--gateway-id``, of the real gateway."""
+    keeping = Keeping(tmp_path / "node")
+    async with gateway_at(tmp_path / "false") as false, open_in_between(false.port) as wire:
+        async with node_at(keeping, wire.url) as node:
+            await node.until("connected")  # first contact: pinned
+        for mode in ("on", "required"):
+            wire.seen = []
+            secret = Credentials(bootstrap_token="meant-for-the-real-gateway-alone")
+            async with node_at(keeping, wire.url, gateway_id="0" * 64, secret=secret, secure_channel=mode) as node:
+                report = await node.until("connecting", 2)
+                assert "is not the one that it is told to expect" in (report.reason or "")
+                assert f"openclaw node forget {wire.url}" in (report.fix or "")
+            assert wire.messages("up") == []
+
+
+async def test_s096_a_gateway_that_was_met_while_waiting_is_known_after_a_restart(tmp_path: Path) -> None:
+    keeping = Keeping(tmp_path / "node")
+    asking = PairingConfig(auto_approve=AutoApproveConfig(loopback=False))
+    async with gateway_at(pairing=asking) as gateway, open_in_between(gateway.port) as wire:
+        async with node_at(keeping, wire.url) as node:
+            await node.until("waiting-for-approval")
+        assert keeping.latest() is None  # it has not let us in: a setup code is still of use
+        wire.meddle, wire.seen = without_offer, []
+        async with node_at(keeping, wire.url) as node:
+            report = await node.until("connecting", 2)
+            assert "offers none now" in (report.reason or "")
+        assert wire.messages("up") == []
+
+
+async def test_s096_who_asks_for_the_channel_without_an_identity_sends_nothing_in_the_clear() -> None:
+    wish = SecureChannelWish(key=make_static_key(), mode="required")
+    async with gateway_at() as gateway, open_in_between(gateway.port) as wire:
+        with pytest.raises(LocalProtocolError, match="takes an identity"):
+            async with open_client(wire.url, auth=Credentials(token=TOKEN), scopes=(), secure=wish):
+                pass
+        assert TOKEN.encode() not in wire.everything()
 
 
 async def test_s096_a_setup_code_for_a_node_names_the_gateway_that_it_is_for(tmp_path: Path) -> None:
