@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -582,6 +583,38 @@ async def test_s096_required_takes_no_node_in_the_clear(tmp_path: Path) -> None:
             (row,) = (await operator.call("node.list"))["nodes"]
             assert row["secureChannel"] is True
             assert row["keyStatement"]["deviceId"] == row["nodeId"]
+
+
+async def test_s096_required_holds_at_once_for_nodes_that_are_here_in_the_clear(tmp_path: Path) -> None:
+    clear, closed = DeviceIdentity.generate(), Keeping(tmp_path / "node")
+    async with (
+        gateway_at() as gateway,
+        operator_at(gateway) as operator,
+        node_at(closed, gateway.urls[0]) as node,
+        open_client(
+            gateway.urls[0], auth=Credentials(token=TOKEN), identity=clear, role="node", scopes=(),
+            client_id="node-host", mode="node", commands=("system.which",),
+        ) as plain,
+    ):  # fmt: skip
+        await node.until("connected")
+        nodes = NodesConfig(secure_channel="required")
+        gateway.apply(attrs.evolve(gateway.config, nodes=nodes), gateway.auth)
+        with trio.fail_after(2), pytest.raises(ClientClosed) as ended:
+            async for _ in plain.events():
+                pass
+        assert (ended.value.code, ended.value.reason) == (1008, "secure channel required")
+        rows = (await operator.call("node.list"))["nodes"]
+        assert [row.get("secureChannel") for row in rows if row["connected"]] == [True]
+
+
+async def test_s096_a_damaged_key_of_the_channel_does_not_keep_phones_out(tmp_path: Path) -> None:
+    async with gateway_at(tmp_path / "state", public_url="wss://gateway.example") as gateway:
+        key = tmp_path / "state" / "credentials" / "gateway-x25519.json"
+        key.parent.mkdir(mode=0o700, exist_ok=True)
+        key.write_text("{")
+        key.chmod(0o600)
+        async with operator_at(gateway) as operator:
+            assert (await operator.call("device.pair.setupCode", {"includeQr": False}))["setupCode"]
 
 
 async def test_s096_an_expected_gateway_is_held_to_its_id_at_a_first_contact(tmp_path: Path) -> None:
