@@ -57,7 +57,7 @@ def believed_key(row: Mapping[str, Any]) -> KeyStatement:
     if isinstance(found, str):
         raise NodeKeyRefused(
             f"node {node_id[:16]} has no key that can be believed ({found}); nothing was sent",
-            "run this package's own node there: openclaw node run",
+            "run this package's own node there, with its secure channel, which registers the key: openclaw node run",
         )
     return found
 
