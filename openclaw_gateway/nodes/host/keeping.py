@@ -87,7 +87,8 @@ class Keeping:
 
     def gateways(self) -> list[KnownGateway]:
         """All that let us in, the latest first."""
-        return [_known(row) for row in sorted(self._read().gateways, key=lambda row: -row.usedAtMs)]
+        rows = [row for row in self._read().gateways if row.deviceToken]
+        return [_known(row) for row in sorted(rows, key=lambda row: -row.usedAtMs)]
 
     def latest(self) -> KnownGateway | None:
         """The gateway that let us in last."""
