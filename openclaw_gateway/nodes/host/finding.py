@@ -13,6 +13,7 @@ sends no secret itself. The rule (attack V39), decided so:
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -128,6 +129,6 @@ def _listed(found: Sequence[FoundGateway]) -> str:
 
 
 def _flags(row: FoundGateway) -> str:
-    address = row.address or row.host
+    address = shlex.quote(row.address or row.host)  # a name is a stranger's text, and this is to be pasted
     tls = f" --tls --tls-fingerprint {row.advert.tls_sha256}" if row.tls and row.advert.tls_sha256 else ""
     return f"--host {address} --port {row.port}{tls}"
