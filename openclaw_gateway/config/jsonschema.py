@@ -80,8 +80,8 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "channels.*.dm.policy": "Who may write directly: open, pairing (a stranger asks for a code), allowlist, closed. "
     "OpenClaw's name: dmPolicy, with disabled for closed.",
     "channels.*.dm.allowFrom": "Stable ids of senders that are always let in. OpenClaw's name: allowFrom.",
-    "discovery.mdns.mode": "What is said about the gateway on the LAN: off (nothing), minimal (nothing about the host), "
-    "full (also its name, ssh port and the path of the command). Nothing is said while only this host can "
+    "discovery.mdns.mode": "What is said about the gateway on the LAN: off (nothing), minimal (nothing about the "
+    "host), full (also its name, ssh port and the path of the command). Nothing is said while only this host can "
     "connect.",
     "discovery.wideArea.domain": "The DNS domain under which the gateway is found beyond its LAN, such as "
     "openclaw.internal: the gateway writes its zone file, the commands ask it.",
