@@ -14,12 +14,15 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
+import attrs
 import pytest
 
-from openclaw_gateway.discovery.found import MAX_INSTANCES
+from openclaw_gateway.cli.discover import PROBE_WAIT_SECONDS, _Lines
+from openclaw_gateway.discovery.found import MAX_INSTANCES, Change, FoundGateway, Reach, Table
 from openclaw_gateway.pairing.identity import load_gateway_identity
 from tests.discovery.netns import Host, Lan, avahi, lan
 from tests.discovery.running import gateway
+from tests.discovery.test_found import both, identity
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 OPENCLAW = [sys.executable, "-m", "openclaw_gateway"]
@@ -236,3 +239,31 @@ def test_wrong_usage_is_told_before_anything_is_sent(
     done = Looker(net["a"], tmp_path / "a").run("devices", "discover", *words)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_v39_a_name_that_the_terminal_cannot_show_hides_nobody(net: Lan, tmp_path: Path) -> None:
+    looker = Looker(net["a"], tmp_path / "a")
+    looker.env["PYTHONIOENCODING"] = "latin-1"
+    with avahi(net["b"]) as neighbour:
+        neighbour.publish("\u65e5\u672c", "_openclaw._tcp", 18789, "version=3.0.\u65e5", "auth=token")
+        done = looker.run("devices", "discover")
+        assert (done.returncode, "Version: v3.0.\\u65e5" in done.stdout) == (0, True), done.stderr
+
+
+def test_s106_a_link_local_address_that_is_heard_first_is_not_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    def row(*addresses: str) -> FoundGateway:
+        table = Table()
+        table.update(attrs.evolve(one, addresses=addresses) for one in both(identity(1)))
+        table.reached(Reach(ok=True, address=addresses[0]), 18789)
+        return table.gateways[0]
+
+    view = _Lines(watch=False)
+    view.take(Change("added", row("fe80::1%2")), 0.0)
+    view.look(0.3)
+    assert capsys.readouterr().out == ""
+    view.take(Change("changed", row("10.0.0.5", "fe80::1%2")), 0.4)
+    view.look(0.4)
+    assert "(10.0.0.5:18789)" in capsys.readouterr().out
+    view.take(Change("added", attrs.evolve(row("fe80::1%2"), key="alone")), 0.0)
+    view.look(PROBE_WAIT_SECONDS)
+    assert "([fe80::1%2]:18789)" in capsys.readouterr().out  # where there is no other it is shown all the same

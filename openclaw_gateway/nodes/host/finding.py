@@ -123,9 +123,14 @@ async def _look(env: Mapping[str, str], seconds: float, *, wanted: bool) -> list
 
 
 def _listed(found: Sequence[FoundGateway]) -> str:
-    shown = "; ".join(f"{row.name} at {row.url} ({row.trust})" for row in found[:_MAX_LISTED])
+    shown = "; ".join(f"{_quoted(row.name)} at {row.url} ({row.trust})" for row in found[:_MAX_LISTED])
     more = f" and {len(found) - _MAX_LISTED} more" if len(found) > _MAX_LISTED else ""
     return f"no gateway was named, and none of those around is proved to be yours: {shown}{more}"
+
+
+def _quoted(name: str) -> str:
+    """So that nobody's name reads like a sentence of ours."""
+    return '"' + name.replace('"', "'") + '"'
 
 
 def _flags(row: FoundGateway) -> str:
