@@ -204,9 +204,8 @@ async def _listen(heard: _Heard, clock: Callable[[], float], watch: Watch, task_
     except* (_Flood, _Moved) as why:
         raise (_Flood if why.subgroup(_Flood) is not None else _Moved) from None
     finally:
-        browsers.clear()
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
-            await trio.to_thread.run_sync(zeroconf.close, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(_close, zeroconf, browsers, abandon_on_cancel=True)
 
 
 def _open() -> Zeroconf:
@@ -230,6 +229,15 @@ def _start(zeroconf: Zeroconf, pending: _Pending) -> Any:
     types = [f"{service_type}.{LOCAL_DOMAIN}" for service_type in SERVICE_TYPES]
     # Answers by multicast: one sent to this host alone reaches only one of the programs that share port 5353.
     return ServiceBrowser(zeroconf, types, handlers=[pending.note], question_type=DNSQuestionType.QM)
+
+
+def _close(zeroconf: Zeroconf, browsers: list[Any]) -> None:
+    """Closing zeroconf does not end a browser's thread, which keeps the whole cache."""
+    try:
+        for browser in browsers:
+            browser.cancel()
+    finally:
+        zeroconf.close()
 
 
 async def _watch(zeroconf: Zeroconf, pending: _Pending) -> None:

@@ -47,6 +47,16 @@ async def test_disc1_a_browser_that_is_cancelled_while_it_opens_ends_without_a_f
     assert left == []
 
 
+async def test_disc1_a_browser_that_listened_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(5):
+            await nursery.start(browse_multicast, lambda seen, lost: None, lambda text: None)
+        nursery.cancel_scope.cancel()
+    left = [thread.name for thread in set(threading.enumerate()) - before if "zeroconf" in thread.name.lower()]
+    assert left == []
+
+
 @pytest.mark.parametrize("fault", ["EventLoopBlocked", "NotRunningException"])
 async def test_rob1_a_question_that_zeroconf_cannot_ask_costs_that_question(fault: str) -> None:
     import zeroconf
