@@ -309,8 +309,9 @@ class Gateway:
     def apply(self, config: GatewayConfig, auth: ResolvedAuth, loaded: LoadedConfig | None = None) -> None:
         """Use another configuration from now on (CFG-3). Listeners are re-opened only when port or bind changed.
 
-        Connections stay, except those that came in with a shared secret that is no longer the secret (V16). Raises
-        `BindFailed` before anything changed where the new address cannot be listened on.
+        Connections stay, except those that came in with a shared secret that is no longer the secret (V16), and nodes
+        in the clear where that is no longer allowed (S096). Raises `BindFailed` before anything changed where the new
+        address cannot be listened on.
         """
         auths = self._auth_of_listeners(config, auth, loaded)
         urls = self.urls
@@ -348,6 +349,8 @@ class Gateway:
         if _secrets(before) != _secrets(auth) or auths_before != auths:
             self._close_shared_secret_sessions()
             self._setup_codes.revoke_shared_nowait()
+        if config.nodes.secure_channel == "required":
+            self._close_clear_nodes()
         if auth.forced and not before.forced:
             _tell_forced(config, auth)
         if moved:
@@ -516,6 +519,7 @@ class Gateway:
         main = self.listening.get(MAIN)
         addresses = main.addresses if main is not None else []
         config = self.config
+        offered = config.nodes.secure_channel != "off"
         return setup.SetupSituation(
             reach=Reachability(
                 listening=tuple(addresses),
@@ -531,7 +535,7 @@ class Gateway:
             ttl_ms=config.pairing.setup_code_ttl_ms,
             auth="password" if self.auth.type == "password" else "token",
             http=config.transports.http.enabled,
-            gateway_id=self._identity()["deviceId"] if config.nodes.secure_channel != "off" else None,
+            gateway_id=load_gateway_identity(config.state_dir).device_id if offered else None,
         )
 
     def _cut(self, device_id: str, role: str | None, spare: str | None) -> None:
@@ -573,6 +577,11 @@ class Gateway:
         for session in self._core.registry:
             if session.grant is not None and session.grant.method == method:
                 session.scope.close(CloseCode.SERVICE_RESTART, "identity rules changed")
+
+    def _close_clear_nodes(self) -> None:
+        for session in self._core.registry:
+            if session.role == "node" and not session.secure:
+                session.scope.close(CloseCode.POLICY, "secure channel required")
 
     # --- listening
 

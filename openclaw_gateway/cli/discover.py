@@ -9,7 +9,9 @@ said all that it will say, not when the time is over.
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -75,6 +77,7 @@ def _discover(as_json: bool, timeout: int | None, watch: bool, named: tuple[str,
 
     from openclaw_gateway.discovery.known import known_gateways
 
+    _take_any_character()
     notes: list[str] = []
     wide, remote = _configured(notes)
     domains = _domains([*named, *wide], nameserver)
@@ -120,6 +123,13 @@ def _discover(as_json: bool, timeout: int | None, watch: bool, named: tuple[str,
         for problem in problems:
             click.echo(f"note: {printable(problem, 300)}", err=True)
     return len(gateways)
+
+
+def _take_any_character() -> None:
+    """A neighbour's name that this terminal's encoding lacks is shown escaped; it must not end the listing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _configured(notes: list[str]) -> tuple[list[str], Any]:
@@ -211,8 +221,9 @@ class _Lines(_View):
     def look(self, now: float) -> None:
         for key, (since, row) in list(self._waiting.items()):
             complete = len(row.service_types) > 1 or now - since >= SETTLE_SECONDS
-            looked_at = row.reach is not None or now - since >= PROBE_WAIT_SECONDS
-            if complete and looked_at:
+            # An IPv6 answer may come first and carry a link-local address alone; the others follow at once.
+            seen_well = row.reach is not None and not row.reach.address.startswith("fe80:")
+            if complete and (seen_well or now - since >= PROBE_WAIT_SECONDS):
                 self._show(key)
 
     def end(self) -> None:

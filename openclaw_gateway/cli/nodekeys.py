@@ -65,9 +65,7 @@ def refuse_downgrade(node_id: str, which: str, command: str) -> None:
     """Raises `NodeKeyRefused` where that command went to that node sealed before, whatever the gateway says now."""
     from openclaw_gateway.client.nodekeys import NodeKeyRefused
 
-    kept = _kept()
-    pins = [pin for pin in kept.all() if pin.nodeId == node_id or pin.name == which.strip()]
-    if any(command in pin.commands for pin in pins):
+    if _kept().went_sealed(node_id, which.strip(), command):
         raise NodeKeyRefused(
             f"{printable(command)} went to this node sealed before; unsealed, the gateway reads it. Nothing was sent",
             "add --sealed, or --unsealed where that is meant",

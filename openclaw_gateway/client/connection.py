@@ -392,8 +392,11 @@ async def open_client(
 
     ``timeout``: seconds for everything up to hello. ``allow_insecure``: permit ws:// to any host (the secret then
     travels readable; see `GatewayAddress`). ``secure``: use end-to-end encryption inside the WebSocket; it takes an
-    ``identity``. Raises `ConnectFailed` with the stage that was reached. What the block raises comes out as itself.
-    Leaving sends a Close frame and waits at most `GOODBYE_SECONDS` for its echo, under cancellation too."""
+    ``identity`` (else `LocalProtocolError`). Raises `ConnectFailed` with the stage that was reached. What the block
+    raises comes out as itself. Leaving sends a Close frame and waits at most `GOODBYE_SECONDS` for its echo, under
+    cancellation too."""
+    if secure is not None and identity is None:
+        raise LocalProtocolError("a secure channel takes an identity; without one everything would go in the clear")
     address = GatewayAddress.parse(url, allow_insecure=allow_insecure)
     who = Introduction(
         auth=auth or Credentials(), identity=identity, role=role, scopes=tuple(scopes), client_id=client_id, mode=mode,

@@ -12,14 +12,16 @@ nobody takes are merged, never piled up; at most `PROBES_AT_ONCE` looks are unde
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import trio
 
 from openclaw_gateway.discovery.found import Change, FoundGateway, Known, Sighting, SightingKey, Table
 from openclaw_gateway.errors import flat_errors
+from openclaw_gateway.ops.log import get_logger
 
 __all__ = ["Discovery", "discover", "merge_changes"]
 
@@ -27,6 +29,9 @@ PROBES_AT_ONCE: Final = 8
 PROBE_AGAIN_SECONDS: Final = 5.0
 MAX_PROBED: Final = 2  # addresses of one gateway
 MAX_PROBLEMS: Final = 16
+AGAIN_SECONDS: Final = 10.0  # after a way to look broke off
+
+log = get_logger("discovery")
 
 
 class Discovery:
@@ -131,17 +136,24 @@ class _Search:
             self._more.set()
 
     async def browse_multicast(self) -> None:
-        from openclaw_gateway.discovery.browser import MulticastUnavailable, browse_multicast
+        from openclaw_gateway.discovery.browser import browse_multicast
 
-        try:
-            await browse_multicast(self.seen, self.trouble)
-        except MulticastUnavailable as error:
-            self.trouble(str(error))
+        await self._guard("multicast DNS", partial(browse_multicast, self.seen, self.trouble))
 
     async def browse_domain(self, zone: str, nameserver: str | None) -> None:
         from openclaw_gateway.discovery.unicast import browse_domain
 
-        await browse_domain(zone, self.seen, self.trouble, nameserver=nameserver)
+        await self._guard(zone, partial(browse_domain, zone, self.seen, self.trouble, nameserver=nameserver))
+
+    async def _guard(self, what: str, look: Callable[[], Awaitable[None]]) -> None:
+        """The crash barrier of one way to look (design rule 5): it begins again, and the others go on."""
+        while True:
+            try:
+                await look()
+            except Exception as error:  # a fault of ours or of a library, provoked by who knows what
+                log.exception("looking for gateways broke off", part=what)
+                self.trouble(f"{what}: looking broke off and begins again ({type(error).__name__})")
+            await trio.sleep(AGAIN_SECONDS)
 
     async def keep_probing(self) -> None:
         """Look at every address that is due, a few at a time, for as long as there are rows."""

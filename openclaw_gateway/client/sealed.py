@@ -57,7 +57,7 @@ def believed_key(row: Mapping[str, Any]) -> KeyStatement:
     if isinstance(found, str):
         raise NodeKeyRefused(
             f"node {node_id[:16]} has no key that can be believed ({found}); nothing was sent",
-            "run this package's own node there: openclaw node run",
+            "run this package's own node there, with its secure channel, which registers the key: openclaw node run",
         )
     return found
 
@@ -85,9 +85,8 @@ async def invoke_sealed(
     statement = believed_key(row)
     node_id = statement.device_id
     called = name or node_id
-    if keys.check(statement, called):
-        keys.trust(statement, called)
-    keys.note(node_id, command)
+    keys.pin(statement, called)
+    keys.note(node_id, command, called)
     now = round(time.time() * 1000)
     context = SealContext(
         node_id=node_id,
@@ -109,7 +108,10 @@ async def invoke_sealed(
         "timeoutMs": timeout_ms,
     }
     # The gateway gives up first, so that its own answer says what became of the command.
-    answer = await client.call("node.invoke", request, timeout=timeout_ms / 1000 + 5)
+    try:
+        answer = await client.call("node.invoke", request, timeout=timeout_ms / 1000 + 5)
+    except CallFailed as error:
+        raise _readable(error) from error
     payload = answer.get("payload") if isinstance(answer, dict) else None
     public = base64.urlsafe_b64decode(statement.public_key + "=")
     opened = open_reply(sent, payload, node_public_key=public)
@@ -120,3 +122,11 @@ async def invoke_sealed(
         details: dict[str, object] = {"nodeError": told, "nodeCommandDispatched": True, "sealed": True}
         raise CallFailed(code="UNAVAILABLE", message=f"{told['code']}: {told['message']}", details=details)
     return {"ok": True, "nodeId": node_id, "command": command, "payload": opened["payload"], "sealed": True}
+
+
+def _readable(error: CallFailed) -> CallFailed:
+    """An error as the gateway told it. ``details.sealed`` is for what came out of a sealed answer, so a gateway that
+    writes it itself is not believed."""
+    if isinstance(error.details, Mapping) and "sealed" in error.details:
+        return attrs.evolve(error, details={name: value for name, value in error.details.items() if name != "sealed"})
+    return error

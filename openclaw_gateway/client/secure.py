@@ -38,8 +38,8 @@ def _deaf(_: KeyStatement) -> None:
 class SecureChannelWish:
     """What a client wants of the channel. ``mode``: ``on`` where it is offered, ``required`` or nothing.
 
-    ``known``: this very gateway or none; ``expected_id``: its device id at a first contact, where that was told by
-    other means. ``met`` hears what the gateway proved, once per connection.
+    ``known``: this very gateway or none; ``expected_id``: its device id, where that was told by other means; a known
+    gateway that is not the expected one is not talked to. ``met`` hears what the gateway proved, once per connection.
     """
 
     key: StaticKey
@@ -58,6 +58,13 @@ async def greet_gateway(
     ``receive`` gives the next binary message. Raises `ConnectFailed` (stage ``websocket``) where the channel must be
     had and cannot be, and what ``send`` and ``receive`` raise.
     """
+    if wish.known is not None and wish.expected_id not in {None, wish.known.device_id}:
+        # Whoever was believed at a first contact does not outweigh what a person was told since.
+        raise _refused(
+            url, "SECURE_CHANNEL_UNPROVEN",
+            f"the gateway that this node knows there ({wish.known.device_id[:16]}) is not the one that it is told to "
+            f"expect ({str(wish.expected_id)[:16]}); nothing was sent", _FORGET,
+        )  # fmt: skip
     if not offers(challenge):
         if wish.known is not None:
             raise _refused(

@@ -23,7 +23,16 @@ import attrs
 from openclaw_gateway.discovery.records import Beacon
 from openclaw_gateway.value import Value
 
-__all__ = ["MAX_AGE_SECONDS", "RENEW_SECONDS", "Verdict", "Word", "sign_beacon", "statement", "verify_beacon"]
+__all__ = [
+    "MAX_AGE_SECONDS",
+    "MAX_SKEW_SECONDS",
+    "RENEW_SECONDS",
+    "Verdict",
+    "Word",
+    "sign_beacon",
+    "statement",
+    "verify_beacon",
+]
 
 Word = Literal["unsigned", "signed", "verified", "expired", "forged"]
 

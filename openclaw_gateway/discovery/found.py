@@ -288,7 +288,7 @@ class Table:
         first = group[0]
         advert = _merged([one.advert for one in group])
         addresses = _addresses(address for one in group for address in one.addresses)
-        reach = self._best_reach(addresses, first.port)
+        reach = self._best_reach(addresses, first.port, first.advert.tls_sha256)
         row = FoundGateway(
             key=key,
             name=advert.display_name or clean_text(first.instance)[:MAX_TEXT] or first.host,
@@ -307,9 +307,11 @@ class Table:
         trust, known = judge(row, self._known)
         return attrs.evolve(row, trust=trust, known=known)
 
-    def _best_reach(self, addresses: Sequence[str], port: int) -> Reach | None:
+    def _best_reach(self, addresses: Sequence[str], port: int, pin: str | None) -> Reach | None:
+        """That of the announced certificate before any other: anybody can add an address that answers."""
         seen = [self._reach[(address, port)] for address in addresses if (address, port) in self._reach]
-        return next((reach for reach in seen if reach.ok), seen[0] if seen else None)
+        seen.sort(key=lambda reach: (not reach.ok, pin is not None and reach.fingerprint != pin))
+        return seen[0] if seen else None
 
 
 def judge(row: FoundGateway, known: Sequence[Known]) -> tuple[Trust, Known | None]:
@@ -319,9 +321,11 @@ def judge(row: FoundGateway, known: Sequence[Known]) -> tuple[Trust, Known | Non
     fingerprint = row.reach.fingerprint if row.reach is not None else None
     signed_by = next((one for one in known if one.device_id is not None and one.device_id == row.signer), None)
     if signed_by is not None:
-        shown = {row.advert.tls_sha256, fingerprint} - {None}
-        if signed_by.tls_sha256 is not None and shown - {signed_by.tls_sha256}:
-            return "different-key", signed_by  # a kept pin is never overridden by an announced one
+        # A kept pin is never overridden by an announced one, and the signature covers the announced one: whoever shows
+        # another certificate repeats what the known gateway said.
+        pin = signed_by.tls_sha256 or row.advert.tls_sha256
+        if pin is not None and {row.advert.tls_sha256, fingerprint} - {None, pin}:
+            return "different-key", signed_by
         return "paired", signed_by
     for one in known:
         if one.tls_sha256 is not None and one.tls_sha256 == fingerprint:

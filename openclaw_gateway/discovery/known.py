@@ -40,7 +40,7 @@ def known_gateways(
             found += read(directory)
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError, GatewayError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, GatewayError) as error:
             trouble(f"a list of known gateways cannot be read: {error}")
     if remote is not None and (remote.url is not None or remote.tls_fingerprint is not None):
         pin = _sha256(remote.tls_fingerprint)

@@ -27,6 +27,7 @@ from zeroconf.asyncio import AsyncZeroconf
 
 from openclaw_gateway.discovery.claims import Claim, Place
 from openclaw_gateway.discovery.lans import Lan
+from openclaw_gateway.discovery.linkonly import hear_link_only
 
 __all__ = ["Announcer"]
 
@@ -73,9 +74,10 @@ class Announcer:
         if responder is None:
             self._responders[place] = await _open(claim)
         elif responder.claim != claim:
-            responder.claim, responder.infos = claim, _infos(claim)
+            responder.infos = _infos(claim)
             for info in responder.infos:
                 responder.broadcasts.append(_kept(await responder.zeroconf.zeroconf.async_update_service(info)))
+            responder.claim = claim  # not before: what failed is said again at the next try
         if (responder := self._responders.get(place)) is not None:
             responder.broadcasts = [task for task in responder.broadcasts if not task.done()]
 
@@ -94,6 +96,7 @@ async def _open(claim: Claim) -> _Responder:
             raise OSError(f"{claim.lan.interface} does not take part in multicast")
         for reader in zeroconf.zeroconf.engine.readers:
             _deafen(reader.sock, claim.lan.interface)
+            hear_link_only(reader.sock)
         responder = _Responder(claim, zeroconf, _infos(claim))
         for info in responder.infos:
             # The name was asked for before (discovery.look), in a way that knows its own echo.

@@ -44,6 +44,7 @@ class MdnsThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._announcer: Announcer | None = None
         self._stop: asyncio.Event | None = None
+        self._closing = False
         self._waiting: set[trio.Event] = set()
         self._thread = threading.Thread(target=self._run, name="discovery-mdns", daemon=True)
 
@@ -87,6 +88,7 @@ class MdnsThread:
         """Take everything back and end the thread. Idempotent; a cancelled one leaves a daemon thread behind that no
         longer announces anything new.
         """
+        self._closing = True  # for a thread that is still importing
         if self._loop is not None and self._stop is not None:
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._stop.set)
@@ -107,6 +109,8 @@ class MdnsThread:
                 self._stop = asyncio.Event()
                 self._loop = asyncio.get_running_loop()
                 self._tell(self._started.set)
+                if self._closing:
+                    return
                 await self._stop.wait()
                 await self._announcer.announce(())
 

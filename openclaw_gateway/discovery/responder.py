@@ -15,6 +15,7 @@ it comes in; every wait has a wake-up or an end.
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -23,7 +24,7 @@ from typing import Any, Final, Literal, Protocol
 import attrs
 import trio
 
-from openclaw_gateway.discovery.beacon import RENEW_SECONDS
+from openclaw_gateway.discovery.beacon import MAX_SKEW_SECONDS, RENEW_SECONDS
 from openclaw_gateway.discovery.claims import Claim, claim_on
 from openclaw_gateway.discovery.interfaces import Interface, watch_interfaces
 from openclaw_gateway.discovery.lans import Lan, plan_lans, why_no_lan
@@ -105,10 +106,11 @@ class Responder:
         watch: Callable[[], AsyncGenerator[tuple[Interface, ...], None]] = watch_interfaces,
         look: Look = look_for,
         open_thread: Callable[[], AbstractAsyncContextManager[Speaker]] = open_mdns_thread,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._facts = facts
         self._signer = signer
-        self._watch, self._look_for, self._open_thread = watch, look, open_thread
+        self._watch, self._look_for, self._open_thread, self._wall = watch, look, open_thread, wall
         self._interfaces: tuple[Interface, ...] = ()
         self._sights: dict[Link, _Sight] = {}
         self._renames = Renames()
@@ -118,7 +120,7 @@ class Responder:
         self._warned = False
         self._said: Announcement | None = None
         self._signed_for: tuple[Facts, int] | None = None
-        self._signed_at = 0.0
+        self._signed_at = 0.0  # of the clock on the wall, as in the beacon
         self.state: State = "waiting"
         self.reason: str | None = "starting"
 
@@ -190,8 +192,10 @@ class Responder:
 
     async def _describe(self) -> Announcement:
         """What is said now; signed anew when it changes or after `RENEW_SECONDS`."""
-        wanted, now = (self._facts(), self._renames.number), trio.current_time()
-        if self._said is None or wanted != self._signed_for or now - self._signed_at >= RENEW_SECONDS:
+        wanted, now = (self._facts(), self._renames.number), self._wall()
+        # Set right or asleep, the clock on the wall leaps, and others judge the signature by theirs.
+        fresh = -MAX_SKEW_SECONDS < now - self._signed_at < RENEW_SECONDS
+        if self._said is None or wanted != self._signed_for or not fresh:
             self._said = await self._signer.announcement(wanted[0], number=wanted[1])
             self._signed_for, self._signed_at = wanted, now
         return self._said
@@ -222,7 +226,7 @@ class Responder:
             return
         self._failures = 0
         self._enter("announcing", None)
-        await self._wait_change(RENEW_SECONDS)
+        await self._wait_change(LOOK_SECONDS)
 
     def _take_sight(self, lans: Iterable[Lan]) -> None:
         before, self._sights = self._sights, {}

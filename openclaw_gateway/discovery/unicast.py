@@ -1,9 +1,9 @@
 """Asking a DNS server for gateways: DNS-SD over unicast (RFC 6763, "wide area").
 
 Owns the questions, their deadlines and limits. It must not know rows or trust. dnspython is imported when the first
-question is asked. Invariants: only names below the asked domain are followed; at most `MAX_NAMES` instances a type are
-resolved, `MAX_ASKING` at a time, each question within `QUESTION_SECONDS`; nothing that a server answers raises; an
-answer that went missing is told as a goodbye.
+question is asked. Invariants: only instances below the asked domain are resolved (their hosts may have any name); at
+most `MAX_NAMES` of a type, `MAX_ASKING` at a time, each question within `QUESTION_SECONDS`; nothing that a server
+answers raises; an answer that went missing is told as a goodbye.
 """
 
 from __future__ import annotations

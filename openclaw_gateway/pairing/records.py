@@ -193,10 +193,14 @@ def ask_hash(
 
 
 def key_of(statement: str | None) -> str | None:
-    """The X25519 key (base64url) in the text of a key statement. ValueError where it is no JSON."""
+    """The X25519 key (base64url) in the text of a key statement. ValueError where it is none."""
     if statement is None:
         return None
-    return str(json.loads(statement)["key"])
+    value = json.loads(statement)
+    key = value.get("key") if isinstance(value, dict) else None
+    if not isinstance(key, str):
+        raise ValueError("not a key statement")  # noqa: TRY004  damaged data, not a mistake of the caller
+    return key
 
 
 def statement_to_wire(statement: str | None) -> dict[str, Any] | None:

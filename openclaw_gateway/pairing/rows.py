@@ -401,8 +401,9 @@ _LISTS: Final = frozenset({"scopes", "caps", "commands", "added_scopes"})
 
 
 def _fields(columns: str, row: tuple[Any, ...]) -> dict[str, Any]:
-    named = zip(columns.split(", "), row, strict=True)
-    return {name: _strings(value) if name in _LISTS else value for name, value in named}
+    named = dict(zip(columns.split(", "), row, strict=True))
+    key_of(named.get("key_statement"))  # a key that cannot be read is not "no key" (V60)
+    return {name: _strings(value) if name in _LISTS else value for name, value in named.items()}
 
 
 def _pending(row: tuple[Any, ...]) -> PendingRequest:

@@ -17,7 +17,7 @@ import trio
 
 from openclaw_gateway.client.identity import DeviceIdentity
 from openclaw_gateway.client.nodekeys import NodeKeyRefused, NodeKeys
-from openclaw_gateway.client.sealed import SealedAnswerRefused, invoke_sealed
+from openclaw_gateway.client.sealed import SealedAnswerRefused, believed_key, invoke_sealed
 from openclaw_gateway.errors import CallFailed
 from openclaw_gateway.nodes.host.invocations import Invocations
 from openclaw_gateway.nodes.host.keeping import Keeping
@@ -289,3 +289,29 @@ async def test_s096_the_nodes_own_error_comes_sealed(scene: Scene) -> None:
         await scene.invoke(params={"approved": True})
     assert (failed.value.details or {})["sealed"] is True
     assert "reserved" not in json.dumps(scene.liar.answered)
+
+
+async def test_s096_the_gateways_own_error_does_not_pass_for_the_nodes(scene: Scene) -> None:
+    """``details.sealed`` tells the node's word from the gateway's, so a gateway cannot write it."""
+
+    class Forger:
+        async def call(self, method: str, params: Any = None, *, timeout: float | None = 30.0) -> Any:
+            raise CallFailed(
+                code="UNAVAILABLE", message="SYSTEM_RUN_FAILED: gone", details={"sealed": True, "other": 1}
+            )
+
+    with pytest.raises(CallFailed) as failed:
+        await invoke_sealed(Forger(), scene.liar.row, "echo", identity=scene.identity, keys=scene.keys)
+    assert failed.value.details == {"other": 1}
+
+
+async def test_s096_another_known_node_in_the_place_of_the_one_that_was_meant_is_refused(scene: Scene) -> None:
+    await scene.invoke(name="Desk")
+    other = DeviceIdentity.generate()
+    mine = scene.liar.row
+    theirs = {**mine, "nodeId": other.device_id, "keyStatement": statement(other, make_static_key().public)}
+    scene.keys.pin(believed_key(theirs), "Shelf")
+    scene.liar.row = {**theirs, "displayName": "Desk"}
+    with pytest.raises(NodeKeyRefused, match="Desk was node"):
+        await scene.invoke(name="Desk")
+    assert len(scene.liar.asked) == 1

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -29,7 +30,7 @@ from openclaw_gateway.config.schema import (
     TransportsConfig,
     WebSocketConfig,
 )
-from openclaw_gateway.errors import CallFailed
+from openclaw_gateway.errors import CallFailed, LocalProtocolError
 from openclaw_gateway.nodes.host import loop, pace
 from openclaw_gateway.nodes.host.invocations import Handler, Invocation
 from openclaw_gateway.nodes.host.keeping import Keeping
@@ -157,9 +158,21 @@ async def test_s096_who_listens_between_node_and_gateway_reads_nothing(tmp_path:
 @pytest.mark.skipif(shutil.which("tcpdump") is None or os.geteuid() != 0, reason="needs tcpdump and root")
 @pytest.mark.parametrize("mode", ["on", "off"])
 async def test_s096_a_capture_of_the_network_holds_no_plaintext(tmp_path: Path, mode: str) -> None:
-    """With the channel off the same capture does hold it, so the test can fail."""
+    """With the channel off the same capture does hold it, so the test can fail. The operator asks through a channel,
+    so that what shows is the node's."""
     keeping, capture = Keeping(tmp_path / "node"), tmp_path / "lo.pcap"
-    async with gateway_at() as gateway:
+    node_id = keeping.identity().device_id
+    wish = SecureChannelWish(key=make_static_key(), mode="required")
+    async with (
+        gateway_at() as gateway,
+        open_client(
+            gateway.urls[0],
+            auth=Credentials(token=TOKEN),
+            identity=DeviceIdentity.generate(),
+            scopes=ADMIN,
+            secure=wish,
+        ) as operator,
+    ):
         command = ["tcpdump", "-i", "lo", "-U", "-s", "0", "-w", str(capture), f"tcp port {gateway.port}"]
         tcpdump = await trio.lowlevel.open_process(command, stderr=subprocess.PIPE)
         try:
@@ -169,6 +182,9 @@ async def test_s096_a_capture_of_the_network_holds_no_plaintext(tmp_path: Path, 
                 said += await tcpdump.stderr.receive_some(4096)
             async with node_at(keeping, gateway.urls[0], secure_channel=mode) as node:
                 await node.until("connected")
+                await approve_surface(operator, node)
+                answer = await operator.call("node.invoke", invoke(node_id))
+                assert ANSWERED in answer["payload"]["bins"]
             known = keeping.gateway(gateway.urls[0])
             assert known is not None
             # What was captured is written in order: when this shows, all before it is there.
@@ -180,8 +196,19 @@ async def test_s096_a_capture_of_the_network_holds_no_plaintext(tmp_path: Path, 
             await tcpdump.wait()
     data = capture.read_bytes()
     assert b"connect.challenge" in data
-    assert (b"hello-ok" in data) is (mode == "off")
-    assert (known.device_token.encode() in data) is (mode == "off")
+    for text in ("hello-ok", known.device_token, TOKEN, node_id, "system.which", ASKED, ANSWERED):
+        assert holds(data, text) is (mode == "off"), text
+
+
+def holds(data: bytes, text: str) -> bool:
+    """Whether a capture holds ``text``, masked or not: a client's frames are, with four bytes over and over (RFC 6455
+    section 5.3), so what remains is how each byte differs from the fourth after it."""
+    return text.encode() in data or _differences(text.encode()) in _differences(data)
+
+
+def _differences(data: bytes) -> bytes:
+    size = len(data) - 4
+    return (int.from_bytes(data[:size], "big") ^ int.from_bytes(data[4:], "big")).to_bytes(size, "big")
 
 
 # --- what can be taken away
@@ -584,6 +611,38 @@ async def test_s096_required_takes_no_node_in_the_clear(tmp_path: Path) -> None:
             assert row["keyStatement"]["deviceId"] == row["nodeId"]
 
 
+async def test_s096_required_holds_at_once_for_nodes_that_are_here_in_the_clear(tmp_path: Path) -> None:
+    clear, closed = DeviceIdentity.generate(), Keeping(tmp_path / "node")
+    async with (
+        gateway_at() as gateway,
+        operator_at(gateway) as operator,
+        node_at(closed, gateway.urls[0]) as node,
+        open_client(
+            gateway.urls[0], auth=Credentials(token=TOKEN), identity=clear, role="node", scopes=(),
+            client_id="node-host", mode="node", commands=("system.which",),
+        ) as plain,
+    ):  # fmt: skip
+        await node.until("connected")
+        nodes = NodesConfig(secure_channel="required")
+        gateway.apply(attrs.evolve(gateway.config, nodes=nodes), gateway.auth)
+        with trio.fail_after(2), pytest.raises(ClientClosed) as ended:
+            async for _ in plain.events():
+                pass
+        assert (ended.value.code, ended.value.reason) == (1008, "secure channel required")
+        rows = (await operator.call("node.list"))["nodes"]
+        assert [row.get("secureChannel") for row in rows if row["connected"]] == [True]
+
+
+async def test_s096_a_damaged_key_of_the_channel_does_not_keep_phones_out(tmp_path: Path) -> None:
+    async with gateway_at(tmp_path / "state", public_url="wss://gateway.example") as gateway:
+        key = tmp_path / "state" / "credentials" / "gateway-x25519.json"
+        key.parent.mkdir(mode=0o700, exist_ok=True)
+        key.write_text("{")
+        key.chmod(0o600)
+        async with operator_at(gateway) as operator:
+            assert (await operator.call("device.pair.setupCode", {"includeQr": False}))["setupCode"]
+
+
 async def test_s096_an_expected_gateway_is_held_to_its_id_at_a_first_contact(tmp_path: Path) -> None:
     keeping = Keeping(tmp_path / "node")
     async with gateway_at(tmp_path / "gw") as gateway:
@@ -594,6 +653,45 @@ async def test_s096_an_expected_gateway_is_held_to_its_id_at_a_first_contact(tmp
             assert "another gateway" in (report.reason or "")
         async with node_at(keeping, gateway.urls[0], gateway_id=right) as node:
             await node.until("connected")
+
+
+async def test_s096_what_a_person_was_told_outweighs_who_was_met_at_a_first_contact(tmp_path: Path) -> None:
+    """A node that once believed somebody in between gets a setup code, or ``--gateway-id``, of the real gateway."""
+    keeping = Keeping(tmp_path / "node")
+    async with gateway_at(tmp_path / "false") as false, open_in_between(false.port) as wire:
+        async with node_at(keeping, wire.url) as node:
+            await node.until("connected")  # first contact: pinned
+        for mode in ("on", "required"):
+            wire.seen = []
+            secret = Credentials(bootstrap_token="meant-for-the-real-gateway-alone")
+            async with node_at(keeping, wire.url, gateway_id="0" * 64, secret=secret, secure_channel=mode) as node:
+                report = await node.until("connecting", 2)
+                assert "is not the one that it is told to expect" in (report.reason or "")
+                assert f"openclaw node forget {wire.url}" in (report.fix or "")
+            assert wire.messages("up") == []
+
+
+async def test_s096_a_gateway_that_was_met_while_waiting_is_known_after_a_restart(tmp_path: Path) -> None:
+    keeping = Keeping(tmp_path / "node")
+    asking = PairingConfig(auto_approve=AutoApproveConfig(loopback=False))
+    async with gateway_at(pairing=asking) as gateway, open_in_between(gateway.port) as wire:
+        async with node_at(keeping, wire.url) as node:
+            await node.until("waiting-for-approval")
+        assert keeping.latest() is None  # it has not let us in: a setup code is still of use
+        wire.meddle, wire.seen = without_offer, []
+        async with node_at(keeping, wire.url) as node:
+            report = await node.until("connecting", 2)
+            assert "offers none now" in (report.reason or "")
+        assert wire.messages("up") == []
+
+
+async def test_s096_who_asks_for_the_channel_without_an_identity_sends_nothing_in_the_clear() -> None:
+    wish = SecureChannelWish(key=make_static_key(), mode="required")
+    async with gateway_at() as gateway, open_in_between(gateway.port) as wire:
+        with pytest.raises(LocalProtocolError, match="takes an identity"):
+            async with open_client(wire.url, auth=Credentials(token=TOKEN), scopes=(), secure=wish):
+                pass
+        assert TOKEN.encode() not in wire.everything()
 
 
 async def test_s096_a_setup_code_for_a_node_names_the_gateway_that_it_is_for(tmp_path: Path) -> None:

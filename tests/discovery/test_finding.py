@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import signal
 import ssl
 import subprocess
@@ -16,9 +17,10 @@ import attrs
 import pytest
 import trustme
 
-from openclaw_gateway.discovery.found import Known, Reach, Table
+from openclaw_gateway.discovery.found import Known, Reach, Table, read_sighting
+from openclaw_gateway.discovery.records import OPENCLAW_TYPE
 from openclaw_gateway.nodes.host.destination import Asked
-from openclaw_gateway.nodes.host.finding import judge_found, wants_to_look
+from openclaw_gateway.nodes.host.finding import _flags, judge_found, wants_to_look
 from openclaw_gateway.nodes.host.keeping import Keeping
 from tests.discovery.netns import Host, Lan, avahi, lan
 from tests.discovery.running import gateway
@@ -218,3 +220,16 @@ def test_s090_the_identity_of_a_gateway_is_learned_from_the_connection_that_let_
             subprocess.run(["sleep", "0.05"], check=True)
         identity_file = tmp_path / "gate" / "credentials" / "gateway-identity.json"
         assert node.kept[0]["gatewayId"] == json.loads(identity_file.read_text())["deviceId"]
+
+
+def test_v39_the_command_to_be_pasted_holds_nothing_that_a_shell_would_run() -> None:
+    seen = read_sighting(
+        service_type=OPENCLAW_TYPE, instance="x", domain="local.", host="a;reboot;$(id)`id`.local.", port=18789,
+        addresses=[], txt=b"", now=0.0,
+    )  # fmt: skip
+    assert seen is not None
+    made = Table()
+    made.update([seen])
+    words = shlex.split(_flags(made.gateways[0]), posix=True)
+    assert words == ["--host", "a;reboot;$(id)`id`.local", "--port", "18789"]
+    assert _flags(made.gateways[0]).startswith("--host 'a;reboot;$(id)`id`.local' ")

@@ -321,3 +321,25 @@ def test_disc1_ten_thousand_instances_leave_the_table_bounded_and_quick() -> Non
     assert len(table) == MAX_INSTANCES
     assert table.dropped == 10_000 - MAX_INSTANCES + 2
     assert [row.trust for row in table.gateways[:2]] == ["paired", "unknown"]
+
+
+def test_v39_a_known_signature_beside_another_certificate_is_no_proof() -> None:
+    """The signature covers the certificate: who repeats the statement elsewhere cannot show it."""
+    me = identity(1)
+    table = Table([Known(device_id=me.device_id, source="own")])
+    table.update(both(me, pin=PIN))
+    table.reached(Reach(ok=True, address="192.168.1.100", fingerprint=OTHER_PIN), 18789)
+    assert only(table).trust == "different-key"
+    table.reached(Reach(ok=True, address="192.168.1.100", fingerprint=PIN), 18789)
+    assert only(table).trust == "paired"
+
+
+def test_v39_a_repeated_statement_with_a_lower_address_does_not_take_the_place_of_the_real_one() -> None:
+    me = identity(1)
+    table = Table([Known(device_id=me.device_id, source="own")])
+    table.update(both(me, pin=PIN))
+    table.update([announced(me, OPENCLAW_TYPE, pin=PIN, address="10.0.0.1", domain="stranger.internal.")])
+    table.reached(Reach(ok=True, address="10.0.0.1", fingerprint=OTHER_PIN), 18789)
+    table.reached(Reach(ok=True, address="192.168.1.100", fingerprint=PIN), 18789)
+    row = only(table)
+    assert (row.trust, row.address) == ("paired", "192.168.1.100")

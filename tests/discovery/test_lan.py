@@ -14,12 +14,15 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
+import attrs
 import pytest
 
-from openclaw_gateway.discovery.found import MAX_INSTANCES
+from openclaw_gateway.cli.discover import PROBE_WAIT_SECONDS, _Lines
+from openclaw_gateway.discovery.found import MAX_INSTANCES, Change, FoundGateway, Reach, Table
 from openclaw_gateway.pairing.identity import load_gateway_identity
 from tests.discovery.netns import Host, Lan, avahi, lan
 from tests.discovery.running import gateway
+from tests.discovery.test_found import both, identity
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 OPENCLAW = [sys.executable, "-m", "openclaw_gateway"]
@@ -44,14 +47,15 @@ class Looker:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self.host.run([*OPENCLAW, *words], env=self.env, check=False)
 
-    def peak_kib(self, *words: str) -> int:
-        """The most memory that a command held, in KiB; measured by a parent of its own: no other child counts."""
-        watch = (
-            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True);"
-            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    def measured(self, *words: str) -> tuple[subprocess.CompletedProcess[str], int]:
+        """`run`, and the most memory that it had (KiB): its own, not that of whatever other tests ran before."""
+        script = (
+            "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode; "
+            "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(code)"
         )
-        done = self.host.run([sys.executable, "-c", watch, *OPENCLAW, *words], env=self.env, check=True)
-        return int(done.stdout)
+        done = self.host.run([sys.executable, "-c", script, *OPENCLAW, *words], env=self.env, check=False)
+        done.stderr, _, peak = done.stderr.rpartition("peak ")
+        return done, int(peak)
 
     def found(self, *words: str) -> dict[str, Any]:
         done = self.run("gateway", "discover", "--json", *words)
@@ -184,11 +188,9 @@ def test_v39_disc1_a_hostile_neighbour_leaves_the_browser_bounded_and_the_termin
     assert attacker.stdout is not None
     assert attacker.stdout.readline() == "sending\n"
     told = looker.found("--timeout", "3000")
-    shown = looker.run("devices", "discover", "--timeout", "3000")
-    peak = looker.peak_kib("devices", "discover", "--timeout", "3000")
+    shown, peak = looker.measured("devices", "discover", "--timeout", "3000")
     attacker.kill()
     attacker.wait(5)
-    assert peak < MAX_RSS_KIB
     assert 2 < told["count"] <= MAX_INSTANCES
     assert all(row["trust"] == "unknown" for row in told["beacons"])
     if instances > 2048:
@@ -199,6 +201,7 @@ def test_v39_disc1_a_hostile_neighbour_leaves_the_browser_bounded_and_the_termin
     lines = shown.stdout.splitlines()
     assert len(lines) == 4 * lines.count("Found OpenClaw Gateway:")  # nobody added a line of his own
     assert "Traceback" not in shown.stderr
+    assert 10_000 < peak < MAX_RSS_KIB
 
 
 def test_nothing_found_says_why_and_what_to_do(net: Lan, tmp_path: Path) -> None:
@@ -236,3 +239,31 @@ def test_wrong_usage_is_told_before_anything_is_sent(
     done = Looker(net["a"], tmp_path / "a").run("devices", "discover", *words)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_v39_a_name_that_the_terminal_cannot_show_hides_nobody(net: Lan, tmp_path: Path) -> None:
+    looker = Looker(net["a"], tmp_path / "a")
+    looker.env["PYTHONIOENCODING"] = "latin-1"
+    with avahi(net["b"]) as neighbour:
+        neighbour.publish("\u65e5\u672c", "_openclaw._tcp", 18789, "version=3.0.\u65e5", "auth=token")
+        done = looker.run("devices", "discover")
+        assert (done.returncode, "Version: v3.0.\\u65e5" in done.stdout) == (0, True), done.stderr
+
+
+def test_s106_a_link_local_address_that_is_heard_first_is_not_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    def row(*addresses: str) -> FoundGateway:
+        table = Table()
+        table.update(attrs.evolve(one, addresses=addresses) for one in both(identity(1)))
+        table.reached(Reach(ok=True, address=addresses[0]), 18789)
+        return table.gateways[0]
+
+    view = _Lines(watch=False)
+    view.take(Change("added", row("fe80::1%2")), 0.0)
+    view.look(0.3)
+    assert capsys.readouterr().out == ""
+    view.take(Change("changed", row("10.0.0.5", "fe80::1%2")), 0.4)
+    view.look(0.4)
+    assert "(10.0.0.5:18789)" in capsys.readouterr().out
+    view.take(Change("added", attrs.evolve(row("fe80::1%2"), key="alone")), 0.0)
+    view.look(PROBE_WAIT_SECONDS)
+    assert "([fe80::1%2]:18789)" in capsys.readouterr().out  # where there is no other it is shown all the same

@@ -230,6 +230,11 @@ def test_v39_the_known_are_read_without_their_secrets_and_a_damaged_list_is_told
         Known(tls_sha256=PIN, url="wss://10.0.0.2:1", source="config gateway.remote"),
     )  # fmt: skip
     assert "token" not in repr(known)
+    kept = tmp_path / "credentials" / "gateway-identity.json"
+    before = kept.read_text()
+    kept.write_text('{"deviceId": 5}')
+    assert len(known_gateways(env, remote)) == 2
+    kept.write_text(before)
     (tmp_path / "node" / "gateways.json").write_text("{")
     troubles: list[str] = []
     assert len(known_gateways(env, remote, troubles.append)) == 2

@@ -209,6 +209,37 @@ def _join(net: Lan, other: Lan) -> None:
         subprocess.run(["ip", *words.split()], check=True)
 
 
+_ASK = """
+import socket, struct, sys
+name = b"".join(bytes([len(part)]) + part for part in (b"_openclaw-gw", b"_tcp", b"local")) + b"\\0"
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind((sys.argv[1], 0))
+sock.settimeout(2)
+sock.sendto(struct.pack(">6H", 7, 0, 1, 0, 0, 0) + name + struct.pack(">HH", 12, 1), (sys.argv[2], 5353))
+try:
+    print(len(sock.recv(9000)))
+except TimeoutError:
+    print(0)
+"""
+
+
+def test_disc3_only_who_is_on_the_link_gets_an_answer(tmp_path: Path) -> None:
+    """RFC 6762 section 11, OpenClaw PR1882: nothing for the Internet to list, and no mirror for a forged source."""
+    with lan("a", "b") as net, gateway(net["a"], tmp_path / "a") as running:
+        running.announced()
+        stranger = "192.0.2.5"  # behind a router
+        net["b"].run(["ip", "addr", "add", f"{stranger}/32", "dev", "eth0"])
+        net["a"].run(["ip", "route", "add", "default", "via", net["b"].address])
+        net["b"].run(["ping", "-c1", "-W2", "-I", stranger, net["a"].address])
+
+        def answer(source: str, target: str) -> int:
+            return int(net["b"].run([sys.executable, "-c", _ASK, source, target]).stdout)
+
+        assert answer(net["b"].address, "224.0.0.251") > 100
+        assert answer(stranger, net["a"].address) == 0
+        assert answer(net["b"].address, net["a"].address) == 0
+
+
 def test_disc2_two_gateways_on_two_interfaces_of_one_lan_are_quiet(tmp_path: Path) -> None:
     with lan("a", "b") as net, avahi(net["b"]) as listener:
         net.plug("a", "eth1", "10.77.0.9/24")

@@ -45,12 +45,16 @@ class World:
     announced: list[tuple[Claim, ...]] = attrs.field(factory=list)
     looks: list[float] = attrs.field(factory=list)
     facts: Facts = FACTS
+    leapt: float = 0.0  # of the clock on the wall
+
+    def _wall(self) -> float:
+        return 1_000_000 + self.leapt + trio.current_time()
 
     def __attrs_post_init__(self) -> None:
         self.send, self.receive = trio.open_memory_channel[tuple[Interface, ...]](8)
         self.responder = Responder(
-            lambda: self.facts, Signer(None, wall=lambda: 1_000_000 + trio.current_time()),
-            watch=self._watch, look=self._look, open_thread=self._thread,
+            lambda: self.facts, Signer(None, wall=self._wall),
+            watch=self._watch, look=self._look, open_thread=self._thread, wall=self._wall,
         )  # fmt: skip
 
     async def _watch(self) -> AsyncGenerator[tuple[Interface, ...], None]:
@@ -207,6 +211,18 @@ async def test_a_beacon_is_renewed_and_changed_facts_are_announced(autojump_cloc
         await trio.sleep(1)
         assert b"auth=password" in world.announced[-1][0].services[0].txt
     assert world.announced[-1] == ()
+
+
+@pytest.mark.parametrize("leap", [86_400.0, -86_400.0])
+async def test_a_beacon_follows_the_clock_on_the_wall(autojump_clock: MockClock, leap: float) -> None:
+    """A machine that slept, or whose clock was set after the start: others judge the signature by theirs."""
+    world = World()
+    async with world.running():
+        await trio.sleep(10)
+        first = world.announced[-1][0].services
+        world.leapt = leap
+        await trio.sleep(LOOK_SECONDS + 10)
+        assert world.announced[-1][0].services != first
 
 
 def test_disc2_the_number_of_renames_is_capped_by_the_hour() -> None:

@@ -26,6 +26,10 @@ def written(db: sqlite3.Connection) -> list[str]:
     return [row[0] for row in db.execute("SELECT request_id FROM pending_requests ORDER BY request_id")]
 
 
+def break_statement(db: sqlite3.Connection, text: str) -> None:
+    db.execute("UPDATE devices SET key_statement = ?", (text,))
+
+
 def break_scopes(db: sqlite3.Connection, text: str) -> None:
     db.execute("UPDATE device_roles SET scopes = ?", (text,))
 
@@ -414,6 +418,18 @@ async def test_v60_a_row_that_cannot_be_read_closes_the_book(
             await book.reload()
         with pytest.raises(DeviceBookUnreadable):
             book.lookup(device.device_id, "operator")
+
+
+async def test_v60_a_key_statement_that_cannot_be_read_closes_the_book(
+    book: DeviceBook, store: Store, make_ask: MakeAsk
+) -> None:
+    device = (await book.approve_silently(make_ask("a", "read"), "local", START_MS)).device
+    for broken in ("{}", "[1]", "null", '{"key":1}', "not json"):
+        await store.run(partial(break_statement, text=broken))
+        with pytest.raises(DeviceBookUnreadable):
+            await book.reload()
+        with pytest.raises(DeviceBookUnreadable):
+            book.records_of(device.device_id)
 
 
 async def test_state2_a_store_that_fails_later_degrades_only_writes(

@@ -13,6 +13,7 @@ sends no secret itself. The rule (attack V39), decided so:
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -122,12 +123,17 @@ async def _look(env: Mapping[str, str], seconds: float, *, wanted: bool) -> list
 
 
 def _listed(found: Sequence[FoundGateway]) -> str:
-    shown = "; ".join(f"{row.name} at {row.url} ({row.trust})" for row in found[:_MAX_LISTED])
+    shown = "; ".join(f"{_quoted(row.name)} at {row.url} ({row.trust})" for row in found[:_MAX_LISTED])
     more = f" and {len(found) - _MAX_LISTED} more" if len(found) > _MAX_LISTED else ""
     return f"no gateway was named, and none of those around is proved to be yours: {shown}{more}"
 
 
+def _quoted(name: str) -> str:
+    """So that nobody's name reads like a sentence of ours."""
+    return '"' + name.replace('"', "'") + '"'
+
+
 def _flags(row: FoundGateway) -> str:
-    address = row.address or row.host
+    address = shlex.quote(row.address or row.host)  # a name is a stranger's text, and this is to be pasted
     tls = f" --tls --tls-fingerprint {row.advert.tls_sha256}" if row.tls and row.advert.tls_sha256 else ""
     return f"--host {address} --port {row.port}{tls}"

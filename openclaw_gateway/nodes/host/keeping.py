@@ -54,7 +54,8 @@ class SecurePin:
 
 @attrs.frozen
 class KnownGateway:
-    """``gateway_id``: the device id of its identity, as it said itself over a connection that let us in."""
+    """``gateway_id``: the device id of its identity, as it said itself over a connection that let us in;
+    ``device_token`` is empty where the gateway has given none, yet its key is known."""
 
     url: str
     device_token: str = attrs.field(repr=False)
@@ -86,11 +87,12 @@ class Keeping:
 
     def gateways(self) -> list[KnownGateway]:
         """All that let us in, the latest first."""
-        return [_known(row) for row in sorted(self._read().gateways, key=lambda row: -row.usedAtMs)]
+        rows = [row for row in self._read().gateways if row.deviceToken]
+        return [_known(row) for row in sorted(rows, key=lambda row: -row.usedAtMs)]
 
     def latest(self) -> KnownGateway | None:
         """The gateway that let us in last."""
-        rows = self._read().gateways
+        rows = [row for row in self._read().gateways if row.deviceToken]
         return _known(max(rows, key=lambda row: row.usedAtMs)) if rows else None
 
     def keep(
@@ -110,6 +112,13 @@ class Keeping:
         kept.gateways = [row, *others[: MAX_GATEWAYS - 1]]
         ensure_private_dir(self.directory)
         write_private_file(self._path, msgspec.json.encode(kept))
+
+    def keep_pin(self, url: str, secure: SecurePin) -> None:
+        """Remember the end-to-end key of a gateway that gave no device token, or has not let us in yet; what else is
+        known of it stays. Durable when it returns."""
+        known = self.gateway(url)
+        token, tls = (known.device_token, known.tls_fingerprint) if known is not None else ("", None)
+        self.keep(url, token, tls, secure=secure)
 
     def forget(self, url: str) -> bool:
         """Know nothing of ``url`` any more: neither its device token nor its key. False where nothing was known."""

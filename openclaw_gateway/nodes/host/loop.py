@@ -151,6 +151,7 @@ class _Life:
             token = client.hello.device_token
             if token is not None and (self._pin != self._kept_pin or not compare(token, self._token or "")):
                 self._keep(token)
+            self._keep_pin()
             self._proofs.accept(token)
             self._change("connected", secure=client.secure, gateway_key=self._shown_pin() if client.secure else None)
             log.info("node connected", url=setup.url, auth=client.hello.method, secure=client.secure)
@@ -178,6 +179,17 @@ class _Life:
             # A full disk is no reason to stop serving; the next start needs the shared secret again.
             log.warning("device token not kept", error=str(error))
         self._token = token
+
+    def _keep_pin(self) -> None:
+        """What was said inside the channel comes from this very gateway: a node that starts anew holds it to its key,
+        also where no device token was given (an API key) or nobody has approved the node yet."""
+        if self._pin is None or self._pin == self._kept_pin:
+            return
+        try:
+            self._setup.keeping.keep_pin(self._setup.url, self._pin)
+            self._kept_pin = self._pin
+        except (OSError, GatewayError) as error:
+            log.warning("the gateway's key not kept", error=str(error))
 
     def _met(self, gateway: KeyStatement) -> None:
         """From the first greeting on, waiting for approval included, this URL is this gateway and no other."""
@@ -250,6 +262,7 @@ class _Life:
             raise NodeRefused(error.message, error.fix, code=str((error.details or {}).get("code") or error.code or ""))
         asked = (error.retry_after_ms or 0) / 1000
         if verdict == "wait":
+            self._keep_pin()
             return self._wait_for_approval(error, asked)
         return self._retry(error.message, error.fix, at_least=asked)
 

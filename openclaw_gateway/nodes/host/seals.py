@@ -142,7 +142,7 @@ class Seals:
             fix = f"on it: openclaw node allow --operator {sender}"
             raise CommandFailed("SEALED_SENDER_DENIED", f"{sender} may not ask this node for {command}; {fix}")
         if not isinstance(opened.params, dict):
-            raise CommandFailed("INVALID_REQUEST", "sealed parameters must be an object")
+            raise CommandFailed("SEALED_INVALID", "sealed parameters must be an object")
         context = opened.context
         mark = _mark(opened)
         until = context.expires_at_ms + SKEW_MS

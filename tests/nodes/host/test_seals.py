@@ -365,3 +365,30 @@ async def test_s096_a_mark_outlives_every_request_that_could_still_open(tmp_path
         assert (await scene.refused("echo", wire))[0] == "SEALED_REPLAYED"
         found = Replays(path).take(path.read_text()[:32], scene.now + 1, scene.now)
         assert found == "seen"
+
+
+async def test_s096_a_clock_that_ran_ahead_and_is_set_back_makes_no_replay(tmp_path: Path) -> None:
+    """The node starts with a wrong clock, forgets what seems to be over, and is then set right."""
+    async with open_scene(tmp_path / "node", {"echo": echo}) as scene:
+        sent = scene.seal("echo", {})
+        wire = sent.envelope.to_wire()
+        assert (await scene.relay("echo", wire))["ok"]
+        for started_ahead in (True, False):
+            replays = Replays(tmp_path / "node" / "sealed-seen")
+            replays.take(mark(1), NOW + 5 * 3_600_000, NOW + (4 * 3_600_000 if started_ahead else 0))
+            scene.seals._replays = replays  # a restart
+            assert (await scene.refused("echo", wire))[0] == "SEALED_REPLAYED"
+        # What is sealed later than anything that was forgotten is taken.
+        again = scene.seal("echo", {}, key="k2", at=NOW + 1)
+        assert (await scene.relay("echo", again.envelope.to_wire(), key="k2"))["ok"]
+
+
+def test_s096_making_room_under_a_wrong_clock_makes_no_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+    path = tmp_path / "sealed-seen"
+    replays = Replays(path)
+    for number in range(1, MAX_MARKS + 1):
+        assert replays.take(mark(number), NOW + 1000, NOW) == "fresh"
+    assert replays.take(mark(MAX_MARKS + 1), NOW + 9000, NOW + 5000) == "fresh"
+    assert replays.take(mark(7), NOW + 1000, NOW) == "seen"
+    assert Replays(path).take(mark(7), NOW + 1000, NOW) == "seen"
