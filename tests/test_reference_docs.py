@@ -9,13 +9,17 @@ import attrs
 import pytest
 
 from openclaw_gateway import GatewayConfig, app
+from openclaw_gateway.agents import subprocess
+from openclaw_gateway.completions import routes as completions
 from openclaw_gateway.config.settings import settings
 from openclaw_gateway.events import presence
+from openclaw_gateway.hooks import inbound, login, outbound, provider, requests, sender, template
+from openclaw_gateway.models import failover, service, sse
 from openclaw_gateway.nodes import broker, hub, queue, reports, rows
 from openclaw_gateway.protocol import jsonrpc
 from openclaw_gateway.rpc import dispatch, nodes, table
 from openclaw_gateway.rpc.table import ANY_OPERATOR, ParamsReader, camel
-from openclaw_gateway.server import http, passwords, registry, session, upgrade, wire
+from openclaw_gateway.server import http, passwords, registry, session, underway, upgrade, wire
 from openclaw_gateway.testing import open_memory_gateway
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -49,6 +53,7 @@ BOUNDS = {
     "time for an HTTP head, and idle keep-alive": upgrade.KEEP_ALIVE_SECONDS,
     "body of `POST /rpc`": http.MAX_BODY_BYTES,
     "time for a body": http.BODY_SECONDS,
+    "admitted HTTP requests under way": underway.MAX_UNDER_WAY,
     "message before hello": session.PRE_AUTH_BYTES,
     "time from the upgrade to hello": WEBSOCKET.handshake_timeout_ms,
     "frames that wait behind a connect": session.MAX_PARKED,
@@ -91,6 +96,30 @@ BOUNDS = {
     "work that waits for one node": queue.MAX_PER_NODE,
     "work that waits for all nodes": queue.MAX_TOTAL,
     "life of waiting work": queue.MAX_TTL_MS,
+    "body of `POST /v1/chat/completions`": completions.MAX_BODY,
+    "answer of a model service on the wire": service.MAX_ANSWER,
+    "event of a model service": sse.MAX_EVENT,
+    "connections to one model service": service.MAX_CONNECTIONS,
+    "tries of one question at one model service": failover.MAX_TRIES,
+    "wait between tries of one question, all together": failover.MAX_WAIT_MS,
+    "a line of a subprocess agent": subprocess.MAX_LINE,
+    "output of a subprocess agent": subprocess.MAX_OUTPUT,
+    "programs of one subprocess agent": subprocess.MAX_PROCESSES,
+    "wrong secrets of webhooks a minute": inbound.LOCKOUT.attempts,
+    "bodies read before their signature is known": inbound.MAX_UNPROVEN,
+    "the same of one address": inbound.MAX_UNPROVEN_PER_PEER,
+    "template of a webhook": template.MAX_TEMPLATE,
+    "fields of a template": template.MAX_FIELDS,
+    "text of a webhook, rendered": template.MAX_RENDERED,
+    "idempotency key of a webhook": requests.MAX_KEY,
+    "body of an outbound webhook": outbound.MAX_BODY,
+    "one try of an outbound webhook": sender.SEND_SECONDS,
+    "events that wait for the outbound queue": outbound.CAPACITY,
+    "logins under way": login.MAX_ATTEMPTS,
+    "time for a login": login.ATTEMPT_SECONDS,
+    "tokens of one person who logged in": login.MAX_PER_PERSON,
+    "answer of an OpenID provider": provider.MAX_ANSWER,
+    "time for an answer of an OpenID provider": provider.ANSWER_SECONDS,
     "drain of all connections": app.DRAIN_SECONDS,
     "the whole stop": app.STOP_SECONDS,
 }

@@ -14,6 +14,7 @@ import attrs
 import click
 
 from openclaw_gateway._version import __version__
+from openclaw_gateway.cli.speech import protocol_option
 
 __all__ = ["Reach", "aimed_at", "call", "call_many", "reach_options", "refuse_empty"]
 
@@ -51,6 +52,7 @@ def reach_options(timeout_ms: int = 10_000) -> Callable[[_Command], _Command]:
         wrapper.__name__ = command.__name__
         wrapper.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]
         for option in (
+            protocol_option(),
             click.option("--url", metavar="URL", help="The gateway's WebSocket URL (needs --token or --password)."),
             click.option("--token", metavar="TOKEN", help="The gateway's token."),
             click.option("--password", metavar="PASSWORD", help="The gateway's password."),

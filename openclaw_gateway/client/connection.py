@@ -24,10 +24,11 @@ import trio
 
 from openclaw_gateway._version import __version__
 from openclaw_gateway.client.address import GatewayAddress
-from openclaw_gateway.client.dial import dial_stream, upgrade, upgrade_rejected
+from openclaw_gateway.client.dial import dial_stream, not_spoken, upgrade, upgrade_rejected
 from openclaw_gateway.client.errors import CallTimedOut, ClientClosed, ConnectFailed, Stage
 from openclaw_gateway.client.handshake import Credentials, Hello, Introduction, connect_params, refusal
 from openclaw_gateway.client.identity import DeviceIdentity
+from openclaw_gateway.client.speech import Form, Frame, Speech, preferred_form, speech_of
 from openclaw_gateway.errors import CallFailed, LocalProtocolError
 from openclaw_gateway.protocol.close import CloseCode
 
@@ -43,20 +44,6 @@ GOODBYE_SECONDS: Final = 1.0
 LAST_WORD_SECONDS: Final = 0.05
 
 
-class _Frame(msgspec.Struct):
-    type: str
-    id: str | None = None
-    ok: bool = False
-    payload: Any = None
-    error: dict[str, Any] | None = None
-    event: str | None = None
-    seq: int | None = None
-
-
-_decode = msgspec.json.Decoder(_Frame).decode
-_encode = msgspec.json.Encoder().encode
-
-
 @attrs.frozen
 class ClientEvent:
     """One event. ``gap``: how many events before this one were lost, on the way or because nobody took them in time."""
@@ -70,14 +57,15 @@ class ClientEvent:
 @attrs.define
 class _Waiting:
     done: trio.Event = attrs.field(factory=trio.Event)
-    frame: _Frame | None = None
+    frame: Frame | None = None
 
 
 class GatewayClient:
     """Made by `open_client`. Safe to use from several tasks of one Trio run."""
 
-    def __init__(self, websocket: WebSocketConnection, url: str) -> None:
+    def __init__(self, websocket: WebSocketConnection, url: str, speech: Speech) -> None:
         self._websocket = websocket
+        self._speech = speech
         self._url = url
         self._hello: Hello | None = None
         self._pending: dict[str, _Waiting] = {}
@@ -113,10 +101,7 @@ class GatewayClient:
             raise LocalProtocolError(f"more than {MAX_CALLS} calls wait for answers on this connection")
         self._next_id += 1
         id_ = str(self._next_id)
-        request: dict[str, Any] = {"type": "req", "id": id_, "method": method}
-        if params is not None:
-            request["params"] = params
-        encoded = _encode(request).decode()
+        encoded = self._speech.request(id_, method, params)
         waiting = self._pending[id_] = _Waiting()
         try:
             with trio.move_on_after(math.inf if timeout is None else timeout):
@@ -153,7 +138,7 @@ class GatewayClient:
 
     # --- used by open_client
 
-    async def _send(self, text: str) -> None:
+    async def _send(self, message: str | bytes) -> None:
         from trio_websocket import ConnectionClosed
 
         async with self._send_lock:
@@ -161,7 +146,7 @@ class GatewayClient:
                 return
             with trio.CancelScope(shield=True, deadline=trio.current_time() + SEND_SECONDS) as scope:
                 try:
-                    await self._websocket.send_message(text)
+                    await self._websocket.send_message(message)
                 except ConnectionClosed as error:
                     self._end(_why(error))
             if scope.cancelled_caught:
@@ -176,7 +161,7 @@ class GatewayClient:
             waiting.done.set()
         self._wake.set()
 
-    async def _receive(self) -> _Frame:
+    async def _receive(self) -> Frame:
         """The next frame. Raises `ClientClosed`."""
         from trio_websocket import ConnectionClosed
 
@@ -186,8 +171,8 @@ class GatewayClient:
             raise _why(error) from error
         self._heard = trio.current_time()
         try:
-            return _decode(message)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return self._speech.frame(message)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise ClientClosed(CloseCode.PROTOCOL_ERROR, "the gateway sent what is not a frame", by_us=True) from error
 
     async def _shake_hands(self, who: Introduction) -> None:
@@ -208,7 +193,7 @@ class GatewayClient:
             fault = "the gateway's challenge has no nonce or time"
             raise ConnectFailed(stage="websocket", url=self._url, message=fault)
         params = connect_params(who, nonce=nonce, ts_ms=ts)
-        await self._send(_encode({"type": "req", "id": "0", "method": "connect", "params": params}).decode())
+        await self._send(self._speech.request("0", "connect", params))
         try:
             frame = await self._receive()
             while frame.type != "res" or frame.id != "0":
@@ -234,6 +219,8 @@ class GatewayClient:
                 return error
 
     def _closed_early(self, error: ClientClosed) -> ConnectFailed:
+        if error.by_us and self._speech.subprotocol is not None:
+            return not_spoken(self._url)  # it echoed the subprotocol without a thought, and goes on in JSON
         return ConnectFailed(
             stage="websocket",
             url=self._url,
@@ -252,7 +239,7 @@ class GatewayClient:
         except ClientClosed as error:
             self._end(error)
 
-    def _take(self, frame: _Frame) -> None:
+    def _take(self, frame: Frame) -> None:
         if frame.type == "res":
             waiting = self._pending.get(frame.id or "")
             if waiting is not None:
@@ -331,14 +318,17 @@ async def open_client(
     allow_insecure: bool = False,
     timeout: float = 15.0,
     max_message_bytes: int = 100 * 1024 * 1024,
+    protocol: Form | None = None,
 ) -> AsyncIterator[GatewayClient]:
     """Connect, authenticate, and hand out a `GatewayClient` that lives until the block ends.
 
     ``timeout``: seconds for everything up to hello. ``allow_insecure``: permit ws:// to any host (the secret then
-    travels readable; see `GatewayAddress`). Raises `ConnectFailed` with the stage that was reached. What the block
-    raises comes out as itself. Leaving sends a Close frame and waits at most `GOODBYE_SECONDS` for its echo, under
-    cancellation too."""
+    travels readable; see `GatewayAddress`). ``protocol``: "json" or "proto" (Protocol Buffers; the values are the
+    same); None takes what `speech.preferred_form` says, JSON by default. Raises `ConnectFailed` with the stage that was
+    reached. What the block raises comes out as itself. Leaving sends a Close frame and waits at most `GOODBYE_SECONDS`
+    for its echo, under cancellation too."""
     address = GatewayAddress.parse(url, allow_insecure=allow_insecure)
+    speech = speech_of(protocol or preferred_form.get())
     who = Introduction(
         auth=auth or Credentials(), identity=identity, role=role, scopes=tuple(scopes), client_id=client_id, mode=mode,
         version=version, display_name=display_name, caps=tuple(caps), commands=tuple(commands), instance_id=instance_id,
@@ -353,8 +343,10 @@ async def open_client(
         async with trio.open_nursery() as nursery:
             client: GatewayClient | None = None
             with trio.move_on_at(until):
-                websocket = await upgrade(nursery, stream, address, max_message_bytes=max_message_bytes)
-                unsure = GatewayClient(websocket, address.url)
+                websocket = await upgrade(
+                    nursery, stream, address, max_message_bytes=max_message_bytes, subprotocol=speech.subprotocol
+                )
+                unsure = GatewayClient(websocket, address.url, speech)
                 try:
                     await unsure._shake_hands(who)  # noqa: SLF001  the same module
                 except BaseException:

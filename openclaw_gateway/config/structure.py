@@ -65,6 +65,10 @@ CLOSED: Final[Mapping[str, Any]] = {
     "gateway.pairing.autoApprove.sharedSecret": "off",
     "gateway.transports.http.cors.enabled": False,
     "gateway.transports.http.cors.origins": (),
+    "gateway.auth.oidc.allowUsers": (),
+    "gateway.auth.oidc.scopes": (),
+    "hooks.enabled": False,
+    "hooks.allowedAgentIds": (),
     "channels.*.dm.policy": "pairing",
     "channels.*.dm.allowFrom": (),
 }

@@ -15,12 +15,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import device_token, measure, node_invoke
+from . import device_token, dialects, measure, node_invoke
 from .load import LoadError, request_frame
 from .report import Row, failed, markdown, table
 from .servers import TOKEN, Official, Server, openclaw, ours, program
 
-GROUPS = ("start", "memory", "connect", "throughput", "invoke", "echo", "idle", "connections", "fanout", "reference")
+GROUPS = (
+    "start", "memory", "connect", "throughput", "invoke", "echo", "idle", "connections", "fanout", "dialects",
+    "reference",
+)  # fmt: skip
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
@@ -164,6 +167,10 @@ def _rest(official: Official, only: set[str], quick: bool) -> list[Row]:
         ratio = theirs / mine
         what = "one event to 500 clients, beside 500 trio-websocket sends"
         rows.append(Row(what, _ms(mine), _ms(theirs), f"1/{ratio:.1f}", "<= 1/2", ratio >= 2))
+    if "dialects" in only:
+        _say("Protocol Buffers beside JSON")
+        with measure.pinned(ours) as server:
+            rows += dialects.rows(server, 0.2 if quick else 0.5)
     if "reference" in only:
         _say("the reference client")
         seconds = 1.0 if quick else 3.0
@@ -198,6 +205,9 @@ here is a timed test: a busy machine moves every number, so read the ratios.
 - **Start and memory** are measured free to use every core. Memory is VmRSS added up over the process tree once it has
   settled.
 - **Echo** rows ask our smallest method, `last-heartbeat`, with the message that the bare echo servers send back.
+- **Protobuf** rows compare this gateway with itself: the subprotocol `openclaw.v4.proto` beside JSON, for the same
+  frames. "Read" is from the message to the method's parameters, "written" from a handler's value to the message, and
+  calls go through a running gateway whose own CPU time is counted.
 - **Reference client** rows use `@openclaw/gateway-client` itself, whose own speed limits what it can see.
 """
 

@@ -166,6 +166,7 @@ class _Life:
             commands=tuple(setup.handlers),
             tls_fingerprint=setup.tls_fingerprint,
             allow_insecure=setup.allow_insecure,
+            protocol="json",
         )
 
     def _after_refusal(self, error: ConnectFailed) -> float:
