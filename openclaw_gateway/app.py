@@ -61,6 +61,7 @@ from openclaw_gateway.protocol.keystatement import fingerprint
 from openclaw_gateway.rpc import audit as activity
 from openclaw_gateway.rpc import certificates as certificate_methods
 from openclaw_gateway.rpc import (
+    channels,
     configuration,
     dashboard,
     explain,
@@ -101,6 +102,10 @@ from openclaw_gateway.server.wire import StreamWire
 from openclaw_gateway.store import open_store
 
 if TYPE_CHECKING:
+    from openclaw_gateway.channels.accounts import Account
+    from openclaw_gateway.completions.routes import Completions
+    from openclaw_gateway.hooks.inbound import InboundHooks
+    from openclaw_gateway.hooks.login import OidcLogin
     from openclaw_gateway.server.controlui import ControlUi
     from openclaw_gateway.server.probation import Probation
     from openclaw_gateway.tunnels.service import TunnelService
@@ -217,7 +222,7 @@ class Gateway:
         self._setup_codes = setup_codes
         people.publish = self._book_event
         self.senders = SenderGate(people, config.channels, clock=now_ms)
-        messaging.attach(config, self.events, self.senders)
+        messaging.attach(config, self.events, self.senders, env)
         self.agents = messaging.agents
         self._dispatcher = dispatcher
         self.discovery = DiscoveryService(self._discovery_facts, config.state_dir)
@@ -245,6 +250,8 @@ class Gateway:
         self.drained = trio.Event()
         self.stop_reason = "gateway stopping"
         self._register_methods()
+        self._completions: Completions | None = None
+        self._serve_completions(config)
         add_joins(self._http, setup_codes)
         add_refresh(self._http, self.gatekeeper)
         self.gatekeeper.tailnet = self.tailnet.vouch
@@ -257,6 +264,11 @@ class Gateway:
         )
         self._dashboard: ControlUi | None = None
         self._configure_dashboard(config)
+        self._hooks: InboundHooks | None = None
+        self._configure_hooks(config, auth)
+        self._login: OidcLogin | None = None
+        self._login_changed = trio.Event()
+        self._watch_channels()
         if loaded is not None:
             self.note_issues(loaded.issues, loaded.warnings)
         if auth.forced:
@@ -329,6 +341,7 @@ class Gateway:
         self._http.rules = rules.http_rules(config, served=self.tailnet.origin)
         if self._listen:
             self.tailnet.configure(config, self.port)
+        self._serve_completions(config)
         self.senders.configure(config.channels)
         if config.tunnels:
             self._tunnels_wanted.set()
@@ -344,6 +357,9 @@ class Gateway:
         self.nodes.configure(config.nodes)
         self.messaging.configure(config)
         self._configure_dashboard(config)
+        self._configure_hooks(config, auth)
+        self._configure_login(config)
+        self._watch_channels()
         self._server.websocket = websocket.enabled
         self._heartbeat.configure(**_heartbeat_seconds(config))
         if _secrets(before) != _secrets(auth) or auths_before != auths:
@@ -384,6 +400,56 @@ class Gateway:
             self._dashboard = ControlUi(self._http, version=__version__)
         if self._dashboard is not None:
             self._dashboard.configure(root)
+
+    def _watch_channels(self) -> None:
+        """The hub's side in `health` and on the HTTP port, from when the first channel is configured."""
+        hub = self.messaging.channels
+        if hub is None or hub.on_change == self._channel_changed:
+            return
+        from openclaw_gateway.server.channelhooks import add_channel_webhooks
+
+        hub.on_change = self._channel_changed
+        self.health.channels = lambda: _channel_health(hub.status())
+        add_channel_webhooks(self._http, hub)
+
+    def _channel_changed(self, account: Account | None) -> None:
+        self.health.version += 1
+        self._health_changed()
+
+    def _channel_summary(self) -> list[str]:
+        hub = self.messaging.channels
+        return [account.summary for account in hub.accounts] if hub is not None else []
+
+    def _configure_hooks(self, config: GatewayConfig, auth: ResolvedAuth) -> None:
+        if self._hooks is None and config.hooks.enabled:
+            from openclaw_gateway.hooks.inbound import InboundHooks
+
+            runs, router = self.messaging.runs, self.messaging.router
+            self._hooks = InboundHooks(self._http, runs, router, audit=self.audit, clock=now_ms)
+        if self._hooks is not None:
+            self._hooks.configure(config.hooks, auth)
+
+    def _configure_login(self, config: GatewayConfig) -> None:
+        """The login at an OpenID provider; loaded where it is configured, or was until now."""
+        if self._login is None and config.auth.oidc.issuer is None and not self._keys.names("login-"):
+            return
+        from openclaw_gateway.hooks.login import OidcLogin, login_rules
+
+        if self._login is None:
+            self._login = OidcLogin(self._http, self._keys, audit=self.audit, clock=now_ms)
+        rules, before = login_rules(config, self.port or config.port), self._login.rules
+        if rules != before:
+            self._login.configure(rules)
+            self._login_changed.set()
+
+    async def _end_stale_logins(self) -> None:
+        """Whoever logged in under other rules than today's is logged out (V16)."""
+        while True:
+            self._login_changed = trio.Event()
+            self._configure_login(self.config)
+            if self._login is not None:
+                await self._login.end_stale()
+            await self._login_changed.wait()
 
     # --- moments
 
@@ -453,6 +519,7 @@ class Gateway:
             tunnels=lambda: self._tunnels.view() if self._tunnels is not None else [],
             on_health=self._health_changed,
             discovery=lambda: {**self.discovery.view(), "wideArea": self.wide_area.view()},
+            channel_summary=self._channel_summary,
         )
         logs.register(self.rpc, path=log_path(config.logging, config.state_dir))
         nodes.register(self.rpc, self.nodes, audit=self.audit)
@@ -488,6 +555,7 @@ class Gateway:
         )
         token_methods.register(self.rpc, issued=self._issued, keys=self._keys, audit=self.audit)
         self.messaging.register(self.rpc, audit=self.audit)
+        channels.register(self.rpc, hub=lambda: self.messaging.channels, event_loop=self.loop.view, audit=self.audit)
         dashboard.register(self.rpc)
 
     def _discovery_facts(self) -> Facts:
@@ -514,6 +582,20 @@ class Gateway:
             ssh_port=22,
             cli_path=shutil.which("openclaw") if config.discovery.mdns.mode == "full" else None,
         )
+
+    def _serve_completions(self, config: GatewayConfig) -> None:
+        """The routes for programs that speak OpenAI's API: there while the configuration asks for them."""
+        if config.http.endpoints.chat_completions.enabled:
+            from openclaw_gateway.completions.routes import Completions, add_completions
+
+            if self._completions is None:
+                runs, router = self.messaging.runs, self.messaging.router
+                self._completions = Completions(runs, router, clock=now_ms, lapsed=self.gatekeeper.lapsed)
+            add_completions(self._http, self._completions)
+        elif self._completions is not None:
+            from openclaw_gateway.completions.routes import remove_completions
+
+            remove_completions(self._http)
 
     def _setup_situation(self) -> setup.SetupSituation:
         main = self.listening.get(MAIN)
@@ -670,6 +752,7 @@ class Gateway:
                     ("tailnet", self.tailnet.follow),
                     ("api-keys", self._keys.supervise_upkeep),
                     ("tokens", self._issued.supervise_upkeep),
+                    ("logins", self._end_stale_logins),
                     ("senders", self.senders.book.supervise_upkeep),
                     ("wide-area", self.wide_area.serve),
                     *self.messaging.tasks(),
@@ -851,6 +934,19 @@ def _moved(old: GatewayConfig, new: GatewayConfig) -> list[str]:
 def _heartbeat_seconds(config: GatewayConfig) -> dict[str, float]:
     websocket = config.transports.websocket
     return {"interval": websocket.ping_interval_ms / 1000, "timeout": websocket.ping_timeout_ms / 1000}
+
+
+def _channel_health(status: dict[str, Any]) -> dict[str, Any]:
+    """The members of `health` about channels: each with the rows of its accounts."""
+    rows = status["channelAccounts"]
+    return {
+        "channels": {
+            name: {**summary, "accounts": {row["accountId"]: row for row in rows[name]}}
+            for name, summary in status["channels"].items()
+        },
+        "channelOrder": status["channelOrder"],
+        "channelLabels": status["channelLabels"],
+    }
 
 
 def _secrets(auth: ResolvedAuth) -> tuple[str | None, ...]:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import trio
 
-from openclaw_gateway.agents.agent import AgentRegistry
+from openclaw_gateway.agents.agent import Agent, AgentRegistry
 from openclaw_gateway.agents.broadcast import Broadcast
-from openclaw_gateway.agents.records import AgentFailed, Reply, RunRequest
+from openclaw_gateway.agents.records import Reply, RunRequest
 from openclaw_gateway.agents.router import AgentRouter
 from openclaw_gateway.agents.runs import KIND as RUN
 from openclaw_gateway.agents.runs import AgentRuns
@@ -32,6 +32,7 @@ from openclaw_gateway.ops.health import now_ms
 from openclaw_gateway.pairing.senders import SenderGate
 from openclaw_gateway.queues import Effect, MessageQueue, NewMessage, QueuedMessage, Undeliverable, open_queues
 from openclaw_gateway.rpc import chat as chat_methods
+from openclaw_gateway.rpc import models as model_methods
 from openclaw_gateway.rpc import queues as queue_methods
 from openclaw_gateway.rpc import sessions as session_methods
 from openclaw_gateway.rpc.table import MethodTable
@@ -40,6 +41,8 @@ from openclaw_gateway.store import Store
 if TYPE_CHECKING:
     from openclaw_gateway.channels.adapter import Adapter, MakeAdapter
     from openclaw_gateway.channels.hub import ChannelHub
+    from openclaw_gateway.hooks.outbound import OutboundHooks
+    from openclaw_gateway.models.services import ModelServices
 
 __all__ = ["CHANNEL_SEND", "Messaging", "open_messaging"]
 
@@ -65,15 +68,21 @@ class Messaging:
         self.channel_makers: dict[str, MakeAdapter] = {}  # channels of an embedding program, by name
         self.gate: SenderGate | None = None
         self._channels_wanted = trio.Event()
+        self.webhooks: OutboundHooks | None = None  # made when the configuration names a target
+        self._webhooks_wanted = trio.Event()
+        self._models: ModelServices | None = None  # made when somebody asks for a model
+        self._env: Mapping[str, str] = {}
         self.inbound_kinds: dict[str, Handler] = {}
         self.outbound_kinds: dict[str, Handler] = {}
 
-    def attach(self, config: GatewayConfig, bus: EventBus, gate: SenderGate) -> None:
-        """Become part of a gateway: before any task runs."""
+    def attach(self, config: GatewayConfig, bus: EventBus, gate: SenderGate, env: Mapping[str, str]) -> None:
+        """Become part of a gateway: before any task runs. ``env`` may hold keys of model services."""
+        self._env = env
+        self._bus = bus
         self.gate = gate
         self.broadcast = Broadcast(bus, clock=now_ms, session_view=session_methods.session_view)
         bus.on_gone.append(lambda listener: self.broadcast.forget(getattr(listener, "conn_id", "")))
-        self.router = AgentRouter(config, self.agents, {"model": _model_agent, "subprocess": _subprocess_agent})
+        self.router = AgentRouter(config, self.agents, {"model": self._model_agent, "subprocess": _subprocess_agent})
         self.sessions.rule = self.router.reset_rule
         self.sessions.on_change = self.broadcast.session_changed
         self.runs = AgentRuns(
@@ -89,12 +98,40 @@ class Messaging:
 
     def configure(self, config: GatewayConfig) -> None:
         """Use another configuration from now on."""
+        self._config = config
         self.router.configure(config)
+        if self._models is not None:
+            self._models.configure(config)
         self.runs.timeout_seconds = config.agents.defaults.timeout_seconds
         if self.channels is None and self.gate is not None and any(map(self._is_served, config.channels)):
             self._open_channels(self.gate)
         if self.channels is not None:
             self.channels.configure(config.channels)
+        if self.webhooks is None and config.hooks.outbound:
+            self._open_webhooks()
+        if self.webhooks is not None:
+            self.webhooks.configure(config.hooks.outbound)
+
+    @property
+    def models(self) -> ModelServices:
+        """The model services; the module is loaded when they are first asked for."""
+        if self._models is None:
+            from openclaw_gateway.models.services import ModelServices
+
+            self._models = ModelServices(self._config, self._env, clock=now_ms)
+        return self._models
+
+    def _model_agent(self, entry: AgentEntry) -> Agent:
+        from openclaw_gateway.agents.modelagent import ModelAgent
+
+        return ModelAgent(entry, self.models, context_tokens=self.router.agents.defaults.context_tokens)
+
+    async def aclose(self) -> None:
+        """Let go of what calls out; runs have ended by now."""
+        if self._models is not None:
+            await self._models.aclose()
+        if self.webhooks is not None:
+            await self.webhooks.aclose()
 
     def _is_served(self, channel: str) -> bool:
         return channel in CHANNELS or channel in self.channel_makers
@@ -110,6 +147,18 @@ class Messaging:
         self.outbound_kinds[CHANNEL_SEND] = self.channels.deliver
         self._channels_wanted.set()
 
+    def _open_webhooks(self) -> None:
+        from openclaw_gateway.hooks.outbound import KIND, OutboundHooks
+
+        self.webhooks = OutboundHooks(self._bus, self.outbound, clock=now_ms)
+        self.outbound_kinds[KIND] = self.webhooks.deliver
+        self._webhooks_wanted.set()
+
+    async def _serve_webhooks(self) -> None:
+        await self._webhooks_wanted.wait()
+        assert self.webhooks is not None
+        await self.webhooks.serve()
+
     async def _serve_channels(self) -> None:
         await self._channels_wanted.wait()
         assert self.channels is not None
@@ -118,7 +167,11 @@ class Messaging:
     def register(self, table: MethodTable, *, audit: AuditTrail) -> None:
         """Put the methods of all parts into ``table``."""
         queue_methods.register(table, queues=(self.inbound, self.outbound), audit=audit)
-        chat = chat_methods.ChatMethods(self.runs, self.router, view=session_methods.session_view, clock=now_ms)
+        models = model_methods.ModelMethods(lambda: self.models, clock=now_ms)
+        model_methods.register(table, models)
+        chat = chat_methods.ChatMethods(
+            self.runs, self.router, view=session_methods.session_view, clock=now_ms, models=models.models
+        )
         chat_methods.register(table, chat)
         sessions = session_methods.SessionMethods(self.runs, self.router, self.broadcast, clock=now_ms)
         session_methods.register(table, sessions)
@@ -147,6 +200,7 @@ class Messaging:
             yield f"{queue.name}-queue", partial(queue.serve, partial(_by_kind, kinds), concurrency=concurrency)
             yield f"{queue.name}-upkeep", queue.supervise_upkeep
         yield "channels", self._serve_channels
+        yield "webhooks", self._serve_webhooks
 
 
 def _make_adapter(channel: str, account: str, settings: Mapping[str, Any]) -> Adapter:
@@ -163,12 +217,10 @@ async def _by_kind(kinds: dict[str, Handler], message: QueuedMessage) -> Sequenc
     return await handler(message)
 
 
-def _model_agent(entry: AgentEntry) -> Any:
-    raise AgentFailed(f"the agent {entry.id} has no model: set agents.defaults.model.primary and models.providers")
+def _subprocess_agent(entry: AgentEntry) -> Agent:
+    from openclaw_gateway.agents.subprocess import SubprocessAgent
 
-
-def _subprocess_agent(entry: AgentEntry) -> Any:
-    raise AgentFailed(f"the agent {entry.id} has no command: set agents.list[].command")
+    return SubprocessAgent(entry)
 
 
 @asynccontextmanager
@@ -178,4 +230,8 @@ async def open_messaging(store: Store) -> AsyncIterator[Messaging]:
         open_queues(store, "inbound", "outbound", clock=now_ms) as (inbound, outbound),
         open_sessions(store, clock=now_ms) as sessions,
     ):
-        yield Messaging(inbound, outbound, sessions)
+        messaging = Messaging(inbound, outbound, sessions)
+        try:
+            yield messaging
+        finally:
+            await messaging.aclose()

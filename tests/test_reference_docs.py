@@ -9,8 +9,10 @@ import attrs
 import pytest
 
 from openclaw_gateway import GatewayConfig, app
+from openclaw_gateway.agents import subprocess
 from openclaw_gateway.client import discovery, routes
 from openclaw_gateway.client import tls as client_tls
+from openclaw_gateway.completions import routes as completions
 from openclaw_gateway.config import pending
 from openclaw_gateway.config import rules as config_rules
 from openclaw_gateway.config.settings import settings
@@ -27,6 +29,8 @@ from openclaw_gateway.discovery import (
     unicast,
 )
 from openclaw_gateway.events import presence
+from openclaw_gateway.hooks import inbound, login, outbound, provider, requests, sender, template
+from openclaw_gateway.models import failover, service, sse
 from openclaw_gateway.nodes import broker, hub, queue, reports, rows
 from openclaw_gateway.ops import doctor_network
 from openclaw_gateway.pairing import clientca, clientcerts
@@ -43,13 +47,15 @@ from openclaw_gateway.server import (
     proxyprotocol,
     registry,
     session,
+    underway,
     upgrade,
     wire,
 )
 from openclaw_gateway.tailscale import cli as tailscale_cli
 from openclaw_gateway.tailscale import identity, localapi
 from openclaw_gateway.testing import open_memory_gateway
-from openclaw_gateway.tunnels import guard, pace, service
+from openclaw_gateway.tunnels import guard, pace
+from openclaw_gateway.tunnels import service as tunnel_service
 from openclaw_gateway.tunnels import registry as tunnel_registry
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -84,6 +90,7 @@ BOUNDS = {
     "body of `POST /rpc`": http.MAX_BODY_BYTES,
     "time for a body": http.BODY_SECONDS,
     "TLS handshake and PROXY header": connection.OPENING_SECONDS,
+    "admitted HTTP requests under way": underway.MAX_UNDER_WAY,
     "message before hello": session.PRE_AUTH_BYTES,
     "time from the upgrade to hello": WEBSOCKET.handshake_timeout_ms,
     "greeting of a secure channel": noisegreeting.MAX_GREETING,
@@ -177,12 +184,36 @@ BOUNDS = {
     "whois questions under way": identity.MAX_LOOKUPS,
     "life of a whois answer": identity.KNOWN_SECONDS,
     "life of a whois failure": identity.UNKNOWN_SECONDS,
-    "tunnels of the configuration": service.MAX_CONFIGURED,
+    "tunnels of the configuration": tunnel_service.MAX_CONFIGURED,
     "tunnels that run on a host": tunnel_registry.MAX_TUNNELS,
     "a line of ssh": guard.MAX_LINE,
     "longest wait before ssh is started again": pace.LONGEST_SECONDS,
     "routes to a remote gateway": routes.MAX_ROUTES,
     "life of the memory of a route": routes.REMEMBER_SECONDS,
+    "body of `POST /v1/chat/completions`": completions.MAX_BODY,
+    "answer of a model service on the wire": service.MAX_ANSWER,
+    "event of a model service": sse.MAX_EVENT,
+    "connections to one model service": service.MAX_CONNECTIONS,
+    "tries of one question at one model service": failover.MAX_TRIES,
+    "wait between tries of one question, all together": failover.MAX_WAIT_MS,
+    "a line of a subprocess agent": subprocess.MAX_LINE,
+    "output of a subprocess agent": subprocess.MAX_OUTPUT,
+    "programs of one subprocess agent": subprocess.MAX_PROCESSES,
+    "wrong secrets of webhooks a minute": inbound.LOCKOUT.attempts,
+    "bodies read before their signature is known": inbound.MAX_UNPROVEN,
+    "the same of one address": inbound.MAX_UNPROVEN_PER_PEER,
+    "template of a webhook": template.MAX_TEMPLATE,
+    "fields of a template": template.MAX_FIELDS,
+    "text of a webhook, rendered": template.MAX_RENDERED,
+    "idempotency key of a webhook": requests.MAX_KEY,
+    "body of an outbound webhook": outbound.MAX_BODY,
+    "one try of an outbound webhook": sender.SEND_SECONDS,
+    "events that wait for the outbound queue": outbound.CAPACITY,
+    "logins under way": login.MAX_ATTEMPTS,
+    "time for a login": login.ATTEMPT_SECONDS,
+    "tokens of one person who logged in": login.MAX_PER_PERSON,
+    "answer of an OpenID provider": provider.MAX_ANSWER,
+    "time for an answer of an OpenID provider": provider.ANSWER_SECONDS,
     "drain of all connections": app.DRAIN_SECONDS,
     "the whole stop": app.STOP_SECONDS,
 }

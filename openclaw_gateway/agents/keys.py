@@ -13,7 +13,7 @@ import hashlib
 import re
 from typing import Final, Literal
 
-__all__ = ["MAIN", "MAX_KEY", "DmScope", "agent_of", "channel_key", "hook_key", "main_key", "normal_key"]
+__all__ = ["MAIN", "MAX_KEY", "DmScope", "agent_of", "caller_key", "channel_key", "hook_key", "main_key", "normal_key"]
 
 MAIN: Final = "main"
 MAX_KEY: Final = 256
@@ -77,6 +77,11 @@ def channel_key(
 
 def hook_key(agent_id: str, name: str) -> str:
     return f"agent:{agent_id}:hook:{_segment(name)}"
+
+
+def caller_key(agent_id: str, user: str) -> str:
+    """The session of whoever a program that speaks OpenAI's API calls ``user``."""
+    return f"agent:{agent_id}:openai-user:{_segment(user)}"
 
 
 def _segment(text: str) -> str:

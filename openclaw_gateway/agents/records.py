@@ -28,6 +28,8 @@ __all__ = [
     "Outcome",
     "Reply",
     "RunRequest",
+    "Said",
+    "Sampling",
     "Session",
     "Turn",
     "Usage",
@@ -37,6 +39,8 @@ __all__ = [
 
 MAX_MESSAGE: Final = 512 * 1024  # characters of what somebody writes to an agent
 MAX_REPLY: Final = 1024 * 1024  # characters of what an agent answers in one run
+MAX_HISTORY: Final = 4 * 1024 * 1024  # characters of a conversation that its caller keeps
+MAX_SAID: Final = 1_000  # messages of it
 MAX_ATTACHMENTS: Final = 16
 MAX_ATTACHMENT_CHARS: Final = 8 * 1024 * 1024  # of base64, all of a message together
 
@@ -65,10 +69,32 @@ class Reply(Value):
 
 
 @attrs.frozen(eq=False, repr=False)
+class Said(Value):
+    """One earlier message of a conversation that its caller keeps."""
+
+    role: Literal["user", "assistant"]
+    text: str = attrs.field(repr=False)
+
+
+@attrs.frozen(eq=False, repr=False)
+class Sampling(Value):
+    """How a caller wants a model to choose its words; passed on to services that know the setting."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+
+
+@attrs.frozen(eq=False, repr=False)
 class RunRequest(Value):
     """One question to an agent, as it lies in the inbound queue. ``run_id`` is its idempotency key.
 
     ``interactive``: somebody waits and is told of a failure at once, instead of it being tried again later.
+    ``history``: what was said before, where the caller keeps it; None: the session's transcript.
     """
 
     run_id: str
@@ -85,6 +111,8 @@ class RunRequest(Value):
     system: str | None = attrs.field(default=None, repr=False)
     timeout_ms: int | None = None
     interactive: bool = False
+    history: tuple[Said, ...] | None = attrs.field(default=None, repr=False)
+    sampling: Sampling | None = None
 
     def __attrs_post_init__(self) -> None:
         if not 0 < len(self.run_id) <= 256:
@@ -95,6 +123,8 @@ class RunRequest(Value):
             raise ValueError(f"a message has at most {MAX_ATTACHMENTS} attachments")
         if sum(len(one.data) for one in self.attachments) > MAX_ATTACHMENT_CHARS:
             raise ValueError("the attachments are too large")
+        if sum(len(one.text) for one in self.history or ()) > MAX_HISTORY or len(self.history or ()) > MAX_SAID:
+            raise ValueError(f"a conversation has at most {MAX_SAID} messages and {MAX_HISTORY} characters")
         if not self.text.strip() and not self.attachments:
             raise ValueError("a message needs a text or an attachment")
 

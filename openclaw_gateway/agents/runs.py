@@ -242,7 +242,9 @@ class AgentRuns:
     async def _speak(self, run: Run, session: Session, asked: Message, *, uncertain: bool) -> Outcome | None:
         request = run.request
         agent = self._agents(request)
-        history = await self.sessions.history(session, before=asked.seq, limit=MAX_CONTEXT)
+        history = _told(request)
+        if history is None:
+            history = await self.sessions.history(session, before=asked.seq, limit=MAX_CONTEXT)
         turn = Turn(request, session, history, uncertain=uncertain)
         seconds = request.timeout_ms / 1000 if request.timeout_ms is not None else self.timeout_seconds
         outcome: Outcome | None = None
@@ -353,6 +355,16 @@ class _Teller:
             self._wake = trio.Event()
             self.flush()
             await trio.sleep(COALESCE_SECONDS)
+
+
+def _told(request: RunRequest) -> tuple[Message, ...] | None:
+    """The conversation so far as its caller tells it; None where the transcript is to be read."""
+    if request.history is None:
+        return None
+    return tuple(
+        Message(id=f"{request.run_id}:{number}", role=said.role, text=said.text, at_ms=request.accepted_at_ms)
+        for number, said in enumerate(request.history)
+    )
 
 
 def _first(group: BaseExceptionGroup[AgentFailed]) -> AgentFailed:

@@ -79,12 +79,16 @@ class Outgoing(Value):
 
 @attrs.frozen(eq=False, repr=False)
 class WebhookRequest(Value):
-    """A request that a service sent to this account's webhook. Header names are lower case."""
+    """A request that a service sent to this account's webhook: its head. Header names are lower case.
+
+    ``read`` gives the body, within the limits of the HTTP side; an adapter calls it after what the head can prove is
+    proved (V47). What it raises is not the adapter's to catch.
+    """
 
     method: str
     headers: Mapping[str, str] = attrs.field(repr=False)
     query: Mapping[str, str] = attrs.field(repr=False)
-    body: bytes = attrs.field(repr=False)
+    read: Callable[[], Awaitable[bytes]] = attrs.field(repr=False)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -142,8 +146,16 @@ class Adapter(Protocol):
         """Deliver one text (already at most `limit` characters). Raises `RetryLater`, `Undeliverable`."""
         ...
 
+    async def conversation_with(self, sender_id: str) -> str:
+        """The direct chat with a person. Raises `RetryLater`, `Undeliverable`."""
+        ...
+
     async def webhook(self, port: Port, request: WebhookRequest) -> WebhookReply:
         """Answer a request to this account's webhook; its own secret or signature is checked before anything else."""
+        ...
+
+    async def probe(self) -> Mapping[str, Any]:
+        """Ask the service who we are, `run` or no `run`: the identity, without secrets. Raises `AdapterFailed`."""
         ...
 
     async def logout(self) -> bool:
@@ -152,4 +164,3 @@ class Adapter(Protocol):
 
 
 MakeAdapter = Callable[[str, Mapping[str, Any]], Adapter]
-Sleep = Callable[[float], Awaitable[None]]

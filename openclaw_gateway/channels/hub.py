@@ -5,12 +5,14 @@ into a run, and out of the outbound queue to the account it belongs to. It must 
 by name.
 
 Theory of operation. One task per account runs its adapter under `_keep`; what ends it decides the state and the wait.
-A message that comes in is asked of the gate: a challenge is answered at once, an admitted message becomes a run whose
-id is the delivery's key, so a delivery that comes twice is one run. What goes out is handed to the adapter piece by
-piece; how many pieces are out already is kept until the message is done, so a retry goes on where it stopped.
+A new task of an account waits until the one before has unwound, so two never talk to a service in its name. A message
+that comes in is asked of the gate: a challenge is answered at once, an admitted message becomes a run whose id is the
+delivery's key, so a delivery that comes twice is one run. What goes out is handed to the adapter piece by piece; how
+many pieces are out already is kept until the message is done, so a retry goes on where it stopped.
 
 Invariants: an account is one task and one state at any time; a failure is the account's alone; nothing is said to
-anybody whom the gate did not let in, but the one challenge; states hold no secrets.
+anybody whom the gate did not let in, but the one challenge; states hold no secrets; an account that is not connected
+costs a message no try.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from openclaw_gateway.agents.keys import channel_key
 from openclaw_gateway.agents.records import Reply, RunRequest
 from openclaw_gateway.agents.router import AgentRouter
 from openclaw_gateway.agents.runs import AgentRuns
+from openclaw_gateway.agents.sessions import TooManySessions
+from openclaw_gateway.channels.accounts import Account, configured_accounts, default_account, show_accounts
 from openclaw_gateway.channels.adapter import (
     RETRY_MS,
     Adapter,
@@ -43,19 +47,25 @@ from openclaw_gateway.channels.text import pieces
 from openclaw_gateway.config.schema import ChannelConfig
 from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.ops.log import get_logger
-from openclaw_gateway.pairing.sender_records import DEFAULT_ACCOUNT, InboundMessage, label_of
+from openclaw_gateway.pairing.sender_records import InboundMessage
 from openclaw_gateway.pairing.senders import SenderGate
 from openclaw_gateway.policy.backoff import backoff_ms
 from openclaw_gateway.policy.senders import canonical_sender
 from openclaw_gateway.queues import Effect, QueuedMessage, RetryLater, Undeliverable
 
-__all__ = ["Account", "ChannelHub", "UnknownChannel"]
+__all__ = ["ChannelHub", "UnknownChannel"]
 
 MAX_ACCOUNTS: Final = 64
 MAX_PROGRESS: Final = 1_000
+MAX_WEBHOOKS: Final = 8  # requests of one account that are worked on at a time; a body is up to 1 MiB
+MAX_WORDS: Final = 32  # challenges and notes that wait for a service which asked to wait
 SEND_SECONDS: Final = 60.0
+SAY_TRIES: Final = 4
 HEALTHY_SECONDS: Final = 60.0
-_CHANNEL_WIDE: Final = frozenset({"accounts", "defaultAccount"})
+PROBE_SECONDS: Final = 10.0
+_NOT_NOW_MS: Final[Mapping[State, int]] = {"reconnecting": 5_000, "starting": 1_000}
+_NOT_NOW_LONG_MS: Final = 30_000
+_NO_ROOM: Final = "I cannot take up another conversation right now. Please try again later."
 
 log = get_logger("channels")
 
@@ -68,38 +78,14 @@ class UnknownChannel(GatewayError):
 
     def __str__(self) -> str:
         name = self.channel[:64] + (f"/{self.account[:64]}" if self.account else "")
-        return f"there is no channel {name} (there are: {', '.join(self.known) or 'none'})"
-
-
-@attrs.define(eq=False)
-class Account:
-    """One account of one channel, as it stands now."""
-
-    channel: str
-    name: str
-    settings: Mapping[str, Any] = attrs.field(repr=False)
-    state: State = "off"
-    why: str | None = None
-    fix: str | None = None
-    identity: Mapping[str, Any] = attrs.field(factory=dict)
-    since_ms: int = 0
-    last_in_ms: int | None = None
-    last_out_ms: int | None = None
-    last_activity_ms: int | None = None
-    restarts: int = 0
-    adapter: Adapter | None = None
-    scope: trio.CancelScope | None = None
-    wanted: bool = True
-    nudge: trio.Event = attrs.field(factory=trio.Event)
-    outbox: Any = None
-
-    @property
-    def running(self) -> bool:
-        return self.state == "connected"
+        return f"there is no channel account {name} (there are: {', '.join(self.known) or 'none'})"
 
 
 class ChannelHub:
-    """``makers``: channel name → what makes an account's adapter from its settings (raises `AdapterFailed`)."""
+    """``makers``: channel name → what makes an account's adapter from its settings (raises `AdapterFailed`).
+
+    ``on_change(account)`` is called when an account entered a state, or (``None``) when accounts came or went.
+    """
 
     def __init__(
         self,
@@ -116,10 +102,13 @@ class ChannelHub:
         self._makers = dict(makers)
         self._clock = clock
         self._accounts: dict[tuple[str, str], Account] = {}
+        self._outboxes: dict[str, _Outbox] = {}
+        self._unwinding: dict[tuple[str, str], trio.Event] = {}
         self._progress: OrderedDict[str, int] = OrderedDict()
+        self._words = 0
         self._nursery: trio.Nursery | None = None
         self._configured: Mapping[str, ChannelConfig] = {}
-        self.on_change: Callable[[Account], None] = lambda account: None
+        self.on_change: Callable[[Account | None], None] = lambda account: None
 
     def add_maker(self, channel: str, make: MakeAdapter) -> None:
         """Serve a channel of another name from now on (an embedding program's own). Takes effect with `configure`."""
@@ -133,7 +122,7 @@ class ChannelHub:
         wanted: dict[tuple[str, str], dict[str, Any]] = {}
         for name, config in channels.items():
             if config.enabled and name in self._makers:
-                for account, settings in _accounts(config).items():
+                for account, settings in configured_accounts(config).items():
                     wanted[name, account] = settings
         if len(wanted) > MAX_ACCOUNTS:
             log.error("too many channel accounts; the others stay off", limit=MAX_ACCOUNTS, count=len(wanted))
@@ -144,21 +133,23 @@ class ChannelHub:
                 del self._accounts[key]
         for (name, account_id), chosen in wanted.items():
             if (name, account_id) not in self._accounts:
+                self._outboxes.setdefault(name, _Outbox(self, name))
                 fresh = self._accounts[name, account_id] = Account(name, account_id, chosen)
-                fresh.outbox = _Outbox(self, name)
                 self._begin(fresh)
+        self.on_change(None)
 
     @property
     def accounts(self) -> list[Account]:
-        return list(self._accounts.values())
+        """In the order of the configuration."""
+        return sorted(self._accounts.values(), key=lambda one: list(self._configured).index(one.channel))
 
     def account(self, channel: str, name: str | None = None) -> Account:
-        """Raises `UnknownChannel`."""
-        found = self._accounts.get((channel, name)) if name else None
-        if found is None and not name:
-            found = next((one for one in self._accounts.values() if one.channel == channel), None)
+        """``name`` None or empty: the channel's default account. Raises `UnknownChannel`."""
+        names = [one.name for one in self.accounts if one.channel == channel]
+        chosen = name or (default_account(self._configured.get(channel), names) if names else "")
+        found = self._accounts.get((channel, chosen))
         if found is None:
-            raise UnknownChannel(channel, name, tuple(f"{one.channel}/{one.name}" for one in self.accounts))
+            raise UnknownChannel(channel, name, tuple(one.label for one in self.accounts))
         return found
 
     async def serve(self) -> None:
@@ -171,13 +162,15 @@ class ChannelHub:
                 await trio.sleep_forever()
             finally:
                 self._nursery = None
+                for account in self._accounts.values():
+                    account.task = None
 
     def start(self, channel: str, name: str | None = None) -> Account:
         """Run an account that was stopped, or try again now one that waits. Raises `UnknownChannel`."""
         account = self.account(channel, name)
         account.wanted = True
         account.nudge.set()
-        if account.scope is None:
+        if account.task is None:
             self._begin(account)
         return account
 
@@ -186,6 +179,7 @@ class ChannelHub:
         account = self.account(channel, name)
         account.wanted = False
         self._end(account)
+        account.last_stop_ms = self._clock()
         self._enter(account, "stopped")
         return account
 
@@ -196,44 +190,83 @@ class ChannelHub:
         given = await adapter.logout()
         return self.stop(channel, name), given
 
+    async def probe(self, account: Account, seconds: float = PROBE_SECONDS) -> Mapping[str, Any]:
+        """Ask the service who we are; ``{"ok": …}`` with the identity, or with what is wrong. Never raises."""
+        began = trio.current_time()
+        found: dict[str, Any] = {"ok": False, "error": f"no answer within {seconds:g} s"}
+        with trio.move_on_after(seconds):
+            try:
+                adapter = account.adapter or self._make(account)
+                found = {"ok": True, **({"bot": dict(identity)} if (identity := await adapter.probe()) else {})}
+            except AdapterFailed as exc:
+                found = {"ok": False, "error": exc.why, "state": exc.state, "fix": exc.fix}
+            except Exception as exc:
+                log.exception("channel probe broke", exc=exc, channel=account.channel, account=account.name)
+                found = {"ok": False, "error": f"broke: {type(exc).__name__}"}
+        found["elapsedMs"] = round((trio.current_time() - began) * 1000)
+        account.last_probe_ms, account.probe = self._clock(), found
+        return found
+
     # --- keeping one running
 
     def _begin(self, account: Account) -> None:
-        if self._nursery is not None and account.scope is None and account.wanted:
-            account.scope = trio.CancelScope()
-            self._nursery.start_soon(self._keep, account, account.scope)
+        if self._nursery is not None and account.task is None and account.wanted:
+            account.task = trio.CancelScope()
+            before = self._unwinding.get(account.key)
+            ended = self._unwinding[account.key] = trio.Event()
+            self._nursery.start_soon(self._live, account, account.task, before, ended)
 
     def _end(self, account: Account) -> None:
-        self._gate.unregister(account.channel, account.outbox, account=account.name)
-        if account.scope is not None:
-            account.scope.cancel()
-            account.scope = None
+        outbox = self._outboxes.get(account.channel)
+        if outbox is not None:
+            self._gate.unregister(account.channel, outbox, account=account.name)
+        if account.task is not None:
+            account.task.cancel()
+            account.task = None
+        account.adapter = None
 
     def _make(self, account: Account) -> Adapter:
         return self._makers[account.channel](account.name, account.settings)
 
+    async def _live(
+        self, account: Account, scope: trio.CancelScope, before: trio.Event | None, ended: trio.Event
+    ) -> None:
+        """One task of an account, after the one before it; ``ended`` is set when this one has unwound."""
+        try:
+            if before is not None:
+                await before.wait()
+            with scope:
+                await self._keep(account, scope)
+        finally:
+            ended.set()
+            if self._unwinding.get(account.key) is ended:
+                del self._unwinding[account.key]
+
     async def _keep(self, account: Account, scope: trio.CancelScope) -> None:
         tries = 0
-        port = _Port(self, account)
-        with scope:
-            while True:
-                began = trio.current_time()
-                self._enter(account, "starting")
-                try:
-                    if account.adapter is None:
-                        account.adapter = self._make(account)
-                    self._gate.register(account.channel, account.outbox, account=account.name)
-                    await account.adapter.run(port)
-                    failure = AdapterFailed("reconnecting", "the service ended the connection")
-                except AdapterFailed as exc:
-                    failure = exc
-                except Exception as exc:
-                    log.exception("channel broke", exc=exc, channel=account.channel, account=account.name)
-                    failure = AdapterFailed("reconnecting", f"broke: {type(exc).__name__}")
-                tries = 1 if trio.current_time() - began >= HEALTHY_SECONDS else tries + 1
-                account.adapter = None
-                account.restarts += 1
-                await self._wait(account, failure, tries)
+        port = _Port(self, account, scope)
+        kept: Adapter | None = None  # through a reconnect, with the session it may have
+        while True:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            began = trio.current_time()
+            account.last_start_ms = self._clock()
+            self._enter(account, "starting")
+            try:
+                adapter = account.adapter = kept or self._make(account)
+                kept = None
+                self._gate.register(account.channel, self._outboxes[account.channel], account=account.name)
+                await adapter.run(port)
+                failure = AdapterFailed("reconnecting", "the service ended the connection")
+            except AdapterFailed as exc:
+                failure = exc
+                kept = account.adapter if exc.state == "reconnecting" else None
+            except Exception as exc:
+                log.exception("channel broke", exc=exc, channel=account.channel, account=account.name)
+                failure = AdapterFailed("reconnecting", f"broke: {type(exc).__name__}")
+            tries = 1 if trio.current_time() - began >= HEALTHY_SECONDS else tries + 1
+            account.adapter = None
+            account.restarts += 1
+            await self._wait(account, failure, tries)
 
     async def _wait(self, account: Account, failure: AdapterFailed, tries: int) -> None:
         self._enter(account, failure.state, failure.why, failure.fix)
@@ -247,9 +280,12 @@ class ChannelHub:
             await account.nudge.wait()
 
     def _enter(self, account: Account, state: State, why: str | None = None, fix: str | None = None) -> None:
-        if (account.state, account.why) != (state, why):
-            tell = log.info if state in {"starting", "connected", "stopped", "off"} else log.warning
-            tell("channel state", channel=account.channel, account=account.name, state=state, reason=why, fix=fix)
+        if (account.state, account.why) == (state, why):
+            return
+        tell = log.info if state in {"starting", "connected", "stopped", "off"} else log.warning
+        tell("channel state", channel=account.channel, account=account.name, state=state, reason=why, fix=fix)
+        if account.state == "connected":
+            account.last_stop_ms = self._clock()
         account.state, account.why, account.fix = state, why, fix
         account.since_ms = self._clock()
         self.on_change(account)
@@ -281,37 +317,62 @@ class ChannelHub:
         text = "\n".join((*([message.text] if message.text.strip() else ()), *message.attachments))
         if not text.strip():
             return
-        request = RunRequest(
-            run_id=f"{account.channel}:{account.name}:{message.key}"[:256],
-            agent_id=agent,
-            session_key=channel_key(
-                agent,
-                channel=account.channel,
-                account=account.name,
-                context=message.context,
-                peer=sender if message.context == "dm" else message.conversation,
-                thread=message.thread,
-                scope=self._router.session.dm_scope,
-            ),
-            text=text,
-            source=f"channel:{account.channel}:{account.name}"[:256],
-            accepted_at_ms=now,
-            sender=sender,
-            sender_name=message.sender_name[:128] or None,
-            reply=Reply(account.channel, account.name, message.conversation, message.thread, message.message_id),
-        )
-        await self._runs.start(request)
+        try:
+            request = RunRequest(
+                run_id=f"{account.channel}:{account.name}:{message.key}"[:256],
+                agent_id=agent,
+                session_key=channel_key(
+                    agent,
+                    channel=account.channel,
+                    account=account.name,
+                    context=message.context,
+                    peer=sender if message.context == "dm" else message.conversation,
+                    thread=message.thread,
+                    scope=self._router.session.dm_scope,
+                ),
+                text=text,
+                source=f"channel:{account.channel}:{account.name}"[:256],
+                accepted_at_ms=now,
+                sender=sender,
+                sender_name=message.sender_name[:128] or None,
+                reply=Reply(account.channel, account.name, message.conversation, message.thread, message.message_id),
+            )
+            await self._runs.start(request)
+        except (ValueError, TooManySessions) as exc:  # trying again changes nothing: the sender is told instead
+            log.warning("channel message refused", channel=account.channel, account=account.name, error=str(exc))
+            await self._say(account, message.conversation, _NO_ROOM, key=f"refused:{message.key}")
 
     async def _say(self, account: Account, conversation: str, text: str, *, key: str) -> None:
-        """A word outside of any run: said now or not at all."""
+        """A word outside of any run. Where the service asks to wait, it is tried again while the process lives."""
+        outgoing = Outgoing(key=key, conversation=conversation, text=text)
+        again = await self._try_to_say(account, outgoing)
+        if again is not None and self._nursery is not None and self._words < MAX_WORDS:
+            self._nursery.start_soon(self._say_later, account, outgoing, again)
+
+    async def _say_later(self, account: Account, outgoing: Outgoing, after: float) -> None:
+        again: float | None = after
+        self._words += 1
+        try:
+            for _ in range(SAY_TRIES):
+                await trio.sleep(again or 0.0)
+                again = await self._try_to_say(account, outgoing)
+                if again is None:
+                    return
+        finally:
+            self._words -= 1
+
+    async def _try_to_say(self, account: Account, outgoing: Outgoing) -> float | None:
+        """Seconds after which another try makes sense; None when it was said, or never can be."""
         adapter = account.adapter
         if adapter is None:
-            return
+            return 5.0
         try:
             with trio.fail_after(SEND_SECONDS):
-                await adapter.send(Outgoing(key=key, conversation=conversation, text=text))
+                await adapter.send(outgoing)
         except (RetryLater, Undeliverable, trio.TooSlowError) as exc:
             log.warning("channel message not sent", channel=account.channel, account=account.name, error=str(exc))
+            return min(60.0, (exc.after_ms or 5_000) / 1000) if isinstance(exc, RetryLater) else None
+        return None
 
     # --- out
 
@@ -322,8 +383,9 @@ class ChannelHub:
         if account is None:
             raise Undeliverable(f"there is no account {body['channel']}/{body['account']} any more")
         adapter = account.adapter
-        if adapter is None or account.state not in {"connected", "starting"}:
-            raise RetryLater(f"{account.channel}/{account.name} is {account.state}", 5_000)
+        if adapter is None or not account.connected:
+            wait = _NOT_NOW_MS.get(account.state, _NOT_NOW_LONG_MS)
+            raise RetryLater(f"{account.label} is {account.state}", wait, counts=False)
         parts = pieces(body["text"], adapter.limit)
         first = self._progress.get(message.id, 0)
         for number in range(first, len(parts)):
@@ -340,10 +402,11 @@ class ChannelHub:
                     await adapter.send(outgoing)
             except trio.TooSlowError as exc:
                 raise RetryLater(f"not sent within {SEND_SECONDS:g} s") from exc
-            self._progress[message.id] = number + 1
-            while len(self._progress) > MAX_PROGRESS:
-                self._progress.popitem(last=False)
-        account.last_out_ms = self._clock()
+            account.last_out_ms = account.last_activity_ms = self._clock()
+            if number + 1 < len(parts):
+                self._progress[message.id] = number + 1
+                while len(self._progress) > MAX_PROGRESS:
+                    self._progress.popitem(last=False)
         self._progress.pop(message.id, None)
         return None
 
@@ -351,44 +414,53 @@ class ChannelHub:
         """A word to a sender in their direct chat (`ChannelOutbox`). Raises what the adapter raises."""
         account = self.account(channel, account_name)
         if account.adapter is None:
-            raise RetryLater(f"{channel}/{account_name} is {account.state}")
-        await account.adapter.send(Outgoing(key=f"notice:{sender_id}", conversation=sender_id, text=text))
+            raise RetryLater(f"{account.label} is {account.state}")
+        conversation = await account.adapter.conversation_with(sender_id)
+        key = f"notice:{sender_id}:{self._clock()}"
+        await account.adapter.send(Outgoing(key=key, conversation=conversation, text=text))
 
     async def webhook(self, channel: str, name: str, request: WebhookRequest) -> WebhookReply:
-        """A request to an account's webhook. An unknown account is answered like one that has none."""
+        """A request to an account's webhook. What has none is answered like an unknown account: 404."""
         account = self._accounts.get((channel, name))
-        if account is None or account.adapter is None:
-            return WebhookReply(404 if account is None else 503)
-        return await account.adapter.webhook(_Port(self, account), request)
+        if account is None:
+            return WebhookReply(404, b"Not Found")
+        adapter = account.adapter
+        if adapter is None or account.webhooks >= MAX_WEBHOOKS:
+            return WebhookReply(503, b"Try again")
+        account.webhooks += 1
+        try:
+            return await adapter.webhook(_Port(self, account, account.task), request)
+        finally:
+            account.webhooks -= 1
 
     # --- what people see
 
     def status(self) -> dict[str, Any]:
         """The members of ``channels.status`` that tell of channels and accounts."""
-        names = sorted({one.channel for one in self.accounts})
-        by_name = {name: [_shown(one) for one in self.accounts if one.channel == name] for name in names}
-        return {
-            "channelOrder": names,
-            "channelLabels": {name: label_of(name) for name in names},
-            "channels": {name: {"configured": True, **_summary(rows)} for name, rows in by_name.items()},
-            "channelAccounts": by_name,
-            "channelDefaultAccountId": {name: rows[0]["accountId"] for name, rows in by_name.items()},
-        }
+        return show_accounts(self.accounts, self._configured)
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with accounts that should run; None where nothing is."""
+        return "; ".join(told for account in self.accounts if (told := account.trouble)) or None
 
 
 @attrs.define(eq=False)
 class _Port:
-    """The side of the hub that an adapter sees."""
+    """The side of the hub that an adapter sees; of a task that was cancelled it says nothing any more."""
 
     hub: ChannelHub
     account: Account
+    task: trio.CancelScope | None
 
     async def incoming(self, message: Incoming) -> None:
         await self.hub.take(self.account, message)
 
     def connected(self, identity: Mapping[str, Any]) -> None:
-        self.account.identity = dict(identity)
-        self.hub._enter(self.account, "connected")  # noqa: SLF001 - the two halves of one object
+        if self.account.task is self.task:
+            self.account.identity = dict(identity)
+            self.account.last_connected_ms = self.hub._clock()  # noqa: SLF001 - the two halves of one object
+            self.hub._enter(self.account, "connected")  # noqa: SLF001
 
     def activity(self) -> None:
         self.account.last_activity_ms = self.hub._clock()  # noqa: SLF001
@@ -401,43 +473,3 @@ class _Outbox:
 
     async def send(self, account: str, sender_id: str, text: str) -> None:
         await self.hub.notify(self.channel, account, sender_id, text)
-
-
-def _accounts(config: ChannelConfig) -> dict[str, dict[str, Any]]:
-    """The accounts of a channel: ``accounts.<name>``, each over what stands beside it; without any, one by default."""
-    common = {key: value for key, value in config.extra.items() if key not in _CHANNEL_WIDE}
-    named = config.extra.get("accounts")
-    if isinstance(named, Mapping) and named:
-        found = {}
-        for name, settings in named.items():
-            if isinstance(settings, Mapping) and settings.get("enabled", True) is not False:
-                found[str(name)[:64]] = {**common, **settings}
-        return found
-    return {DEFAULT_ACCOUNT: common}
-
-
-def _shown(account: Account) -> dict[str, Any]:
-    return {
-        "accountId": account.name,
-        "enabled": account.wanted,
-        "configured": account.state != "misconfigured",
-        "running": account.scope is not None,
-        "connected": account.running,
-        "state": account.state,
-        "lastError": account.why,
-        "fix": account.fix,
-        "identity": dict(account.identity),
-        "stateSinceMs": account.since_ms,
-        "lastInboundAt": account.last_in_ms,
-        "lastOutboundAt": account.last_out_ms,
-        "lastActivityAt": account.last_activity_ms,
-        "restarts": account.restarts,
-    }
-
-
-def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "running": any(row["running"] for row in rows),
-        "connected": all(row["connected"] for row in rows),
-        "lastError": next((row["lastError"] for row in rows if row["lastError"]), None),
-    }

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import attrs
 import msgspec
+import trio
 
 from openclaw_gateway._version import __version__
 from openclaw_gateway.channels.adapter import AdapterFailed
@@ -31,6 +32,7 @@ __all__ = ["Answer", "Service", "ServiceUnreachable", "base_url", "open_service"
 MAX_ANSWER: Final = 4 * 1024 * 1024
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 20.0
+CLOSE_SECONDS: Final = 1.0
 
 
 @attrs.define(eq=False)
@@ -68,6 +70,27 @@ class Answer(Value):
             return None
 
 
+class _Body:
+    """A request's body. httpx's own is an async generator, which a cancelled request leaves to the garbage collector
+    half-way, with a warning.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content: bytes | None = content
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        content, self._content = self._content, None
+        if content is None:
+            raise StopAsyncIteration
+        return content
+
+    async def aclose(self) -> None:
+        self._content = None
+
+
 class Service:
     """Made by `open_service`."""
 
@@ -90,13 +113,27 @@ class Service:
         content = None if json is None else msgspec.json.encode(json)
         given = {"content-type": "application/json", **(headers or {})} if content is not None else dict(headers or {})
         try:
-            async with self._client.stream(method, path, content=content, headers=given, timeout=timeout) as response:
+            request = self._client.build_request(method, path, content=content, headers=given, timeout=timeout)
+            if content is not None:
+                request.stream = _Body(content)  # type: ignore[assignment]  # is one by its methods
+            response = await self._client.send(request, stream=True)
+            try:
                 body = bytearray()
-                async for chunk in response.aiter_bytes():
+                chunks = response.aiter_raw()
+                async for chunk in chunks:
                     body += chunk
                     if len(body) > MAX_ANSWER:
-                        raise ServiceUnreachable("the answer is too large", sent=True)
+                        break
+                if len(body) > MAX_ANSWER:
+                    await response.aclose()
+                    with suppress(httpx.HTTPError, httpx.StreamError):
+                        async for _ in chunks:  # closed: this ends it at once, and leaves no generator half-way
+                            pass
+                    raise ServiceUnreachable("the answer is too large", sent=True)
                 return Answer(response.status_code, dict(response.headers), bytes(body))
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
+                    await response.aclose()
         except httpx.ConnectTimeout as exc:
             raise ServiceUnreachable("no connection in time", sent=False) from exc
         except httpx.ConnectError as exc:
@@ -112,7 +149,7 @@ async def open_service(base: str) -> AsyncIterator[Service]:
 
     _quiet()
     limits = httpx.Limits(max_connections=8, max_keepalive_connections=4)
-    agent = {"user-agent": f"openclaw-gateway/{__version__}"}
+    agent = {"user-agent": f"openclaw-gateway/{__version__}", "accept-encoding": "identity"}
     async with httpx.AsyncClient(
         base_url=base, follow_redirects=False, limits=limits, headers=agent, trust_env=True
     ) as client:

@@ -16,11 +16,14 @@ sender; media come as a line of words, text and caption as text.
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import attrs
 import msgspec
 import trio
 
@@ -42,6 +45,10 @@ __all__ = ["TelegramAdapter", "open_adapter", "read_update"]
 LIMIT: Final = 4096
 POLL_SECONDS: Final = 25
 MAX_UPDATES: Final = 100
+IDLE_SECONDS: Final = 0.5  # between polls that a server answers at once with nothing
+RECENT_SECONDS: Final = 60  # what came while we were away is live for so long, and history after that (PAIR-10)
+_TOKEN: Final = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{1,128}", re.ASCII)
+_WEBHOOK_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{16,256}", re.ASCII)
 _SECRET_HEADER: Final = "x-telegram-bot-api-secret-token"  # noqa: S105 - a header's name
 _MEDIA: Final = (
     ("photo", "photo"),
@@ -63,12 +70,18 @@ def open_adapter(account: str, settings: Mapping[str, Any]) -> TelegramAdapter:
     `AdapterFailed`.
     """
     token = secret(settings, "botToken", "telegram", env="TELEGRAM_BOT_TOKEN" if account == "default" else None)
-    if not all(c.isalnum() or c in ":_-" for c in token) or not token.isascii():
-        raise AdapterFailed("misconfigured", "channels.telegram.botToken is not a bot token (123456:ABC...)")
+    if _TOKEN.fullmatch(token) is None:
+        why = "channels.telegram.botToken is no bot token (123456:ABC..., from BotFather)"
+        fix = "openclaw config set channels.telegram.botToken '${TELEGRAM_BOT_TOKEN}'"
+        raise AdapterFailed("misconfigured", why, fix)
     root = base_url(settings, "apiRoot", "https://api.telegram.org", "telegram")
     hook = base_url(settings, "webhookUrl", "", "telegram") if settings.get("webhookUrl") else None
     given = settings.get("webhookSecret")
-    return TelegramAdapter(root, token, webhook_url=hook, webhook_secret=given if isinstance(given, str) else None)
+    if given is not None and not (isinstance(given, str) and _WEBHOOK_SECRET.fullmatch(given)):
+        fix = "openclaw config unset channels.telegram.webhookSecret"
+        why = "channels.telegram.webhookSecret needs 16 to 256 letters, digits, _ or -; without one, one is made up"
+        raise AdapterFailed("misconfigured", why, fix)
+    return TelegramAdapter(root, token, webhook_url=hook, webhook_secret=given)
 
 
 class TelegramAdapter:
@@ -76,6 +89,7 @@ class TelegramAdapter:
         self, root: str, token: str, *, webhook_url: str | None = None, webhook_secret: str | None = None
     ) -> None:
         self._base = f"{root}/bot{token}/"
+        self._bot = token.partition(":")[0]
         self._webhook_url = webhook_url
         self._webhook_secret = webhook_secret or secrets.token_urlsafe(32)
         self._service: Service | None = None
@@ -109,19 +123,23 @@ class TelegramAdapter:
             ask = {"timeout": 0 if backlog else POLL_SECONDS, "limit": MAX_UPDATES, "allowed_updates": ["message"]}
             if offset is not None:
                 ask["offset"] = offset
+            asked = trio.current_time()
             updates = await self._ask("getUpdates", **ask)
             port.activity()
             if not isinstance(updates, list):
                 raise AdapterFailed("reconnecting", "getUpdates answered something that is no list")
-            for update in updates:
-                number = update.get("update_id") if isinstance(update, dict) else None
-                if not isinstance(number, int):
-                    continue
-                message = read_update(update, live=not backlog)
+            for message, number in _joined(updates):
                 if message is not None:
-                    await self._hand_on(port, message)
+                    live = not backlog or time.time() - message.sent_at_ms / 1000 <= RECENT_SECONDS
+                    await self._hand_on(port, self._named(message, live=live))
                 offset = number + 1
+            if not updates and not backlog and trio.current_time() - asked < IDLE_SECONDS:
+                await trio.sleep(IDLE_SECONDS)
             backlog = backlog and len(updates) == MAX_UPDATES
+
+    def _named(self, message: Incoming, *, live: bool) -> Incoming:
+        """Update ids are unique to a bot, and an account may be given another bot."""
+        return attrs.evolve(message, key=f"{self._bot}:{message.key}", live=live)
 
     async def _hand_on(self, port: Port, message: Incoming) -> None:
         """Until it is taken: what is not durable must not be confirmed."""
@@ -141,14 +159,14 @@ class TelegramAdapter:
             raise RetryLater("not connected")
         wait = self._not_before - trio.current_time()
         if wait > 0:
-            raise RetryLater("Telegram asked to wait", int(wait * 1000) + 1)
+            raise RetryLater("Telegram asked to wait", int(wait * 1000) + 1, counts=False)
         body: dict[str, Any] = {"chat_id": message.conversation}
         if message.thread:
             body["message_thread_id"] = int(message.thread)
         if message.reply_to and message.reply_to.isdigit():
             body["reply_parameters"] = {"message_id": int(message.reply_to), "allow_sending_without_reply": True}
         answer = await self._deliver(service, {**body, "text": telegram_html(message.text), "parse_mode": "HTML"})
-        if answer.status == 400 and "parse" in _description(answer):
+        if answer.status == 400 and any(word in _description(answer) for word in ("parse", "empty", "entit")):
             answer = await self._deliver(service, {**body, "text": message.text})
         if answer.status != 200:
             raise self._send_fault(answer)
@@ -164,7 +182,7 @@ class TelegramAdapter:
         if answer.status == 429:
             after = _retry_after_ms(answer)
             self._not_before = trio.current_time() + after / 1000
-            return RetryLater("Telegram asked to wait", after)
+            return RetryLater("Telegram asked to wait", after, counts=False)
         if answer.status in {400, 403, 404}:  # blocked by the user, chat not found, message empty
             return Undeliverable(f"Telegram: {told}")
         return RetryLater(f"Telegram: {told}")
@@ -177,34 +195,51 @@ class TelegramAdapter:
             return WebhookReply(401, b"Unauthorized")
         if request.method != "POST":
             return WebhookReply(405, b"Method Not Allowed")
+        body = await request.read()
         try:
-            update = msgspec.json.decode(request.body)
+            update = msgspec.json.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return WebhookReply(400, b"Bad Request")
         port.activity()
-        message = read_update(update, live=True) if isinstance(update, dict) else None
+        message = read_update(update) if isinstance(update, dict) else None
         if message is not None:
             try:
-                await port.incoming(message)
+                await port.incoming(self._named(message, live=True))
             except (QueueFull, StoreError):
                 return WebhookReply(503, b"Try again")  # Telegram sends it again
         return WebhookReply(200, b"ok")
 
+    async def conversation_with(self, sender_id: str) -> str:
+        await trio.lowlevel.checkpoint()
+        return sender_id  # a private chat has its person's id
+
+    async def probe(self) -> Mapping[str, Any]:
+        async with self._at_hand() as service:
+            return _identity(await self._ask("getMe", service), "polling" if self._webhook_url is None else "webhook")
+
     async def logout(self) -> bool:
         if self._webhook_url is None:
             return False
-        async with AsyncExitStack() as stack:
-            if self._service is None:
-                self._service = await stack.enter_async_context(open_service(self._base))
-            await self._ask("deleteWebhook")
+        async with self._at_hand() as service:
+            await self._ask("deleteWebhook", service)
         return True
 
-    async def _ask(self, method: str, **params: Any) -> Any:
+    @asynccontextmanager
+    async def _at_hand(self) -> AsyncIterator[Service]:
+        """The client of `run`, or one of its own where nothing runs."""
+        if self._service is not None:
+            yield self._service
+            return
+        async with open_service(self._base) as service:
+            yield service
+
+    async def _ask(self, method: str, service: Service | None = None, /, **params: Any) -> Any:
         """A call whose result is needed. Raises `AdapterFailed`."""
-        assert self._service is not None
+        service = service or self._service
+        assert service is not None
         read = float(params.get("timeout", 0)) + 20.0
         try:
-            answer = await self._service.call("POST", method, json=params, read_seconds=read)
+            answer = await service.call("POST", method, json=params, read_seconds=read)
         except ServiceUnreachable as exc:
             raise AdapterFailed("reconnecting", f"Telegram: {exc}") from exc
         body = answer.json
@@ -222,7 +257,35 @@ class TelegramAdapter:
         raise AdapterFailed("reconnecting", f"Telegram answered {answer.status} {told}".strip())
 
 
-def read_update(update: Mapping[str, Any], *, live: bool) -> Incoming | None:
+def _joined(updates: Sequence[Any]) -> Iterator[tuple[Incoming | None, int]]:
+    """The messages of a batch with the id of the last update that each is made of. The parts of an album, which come
+    one behind the other, are one message.
+    """
+    album: tuple[str, Incoming, int] | None = None
+    for update in updates:
+        number = update.get("update_id") if isinstance(update, dict) else None
+        if not isinstance(number, int):
+            continue
+        message = read_update(update)
+        group = update["message"].get("media_group_id") if message is not None else None
+        if album is not None:
+            name, first, _ = album
+            if message is not None and group == name:
+                text = "\n".join(part for part in (first.text, message.text) if part)
+                first = attrs.evolve(first, text=text, attachments=(*first.attachments, *message.attachments))
+                album = (name, first, number)
+                continue
+            yield first, album[2]
+            album = None
+        if message is not None and isinstance(group, str):
+            album = (group, message, number)
+        else:
+            yield message, number
+    if album is not None:
+        yield album[1], album[2]
+
+
+def read_update(update: Mapping[str, Any]) -> Incoming | None:
     """A message out of an update; None for everything that is none, or that no person sent."""
     message, number = update.get("message"), update.get("update_id")
     if not isinstance(message, dict) or not isinstance(number, int):
@@ -246,7 +309,6 @@ def read_update(update: Mapping[str, Any], *, live: bool) -> Incoming | None:
         text=text if isinstance(text, str) else "",
         thread=str(thread) if isinstance(thread, int) and message.get("is_topic_message") is True else None,
         sent_at_ms=at * 1000,
-        live=live,
         attachments=tuple(_media(message)),
     )
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import click
 
+from openclaw_gateway.cli.speech import protocol_option
+
 if TYPE_CHECKING:
     from openclaw_gateway.client import GatewayClient
 
@@ -60,6 +62,7 @@ def reach_options(timeout_ms: int = 10_000) -> Callable[[_Command], _Command]:
         wrapper.__name__ = command.__name__
         wrapper.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]
         for option in (
+            protocol_option(),
             click.option("--url", metavar="URL", help="The gateway's WebSocket URL (needs --token or --password)."),
             click.option("--token", metavar="TOKEN", help="The gateway's token."),
             click.option("--password", metavar="PASSWORD", help="The gateway's password."),

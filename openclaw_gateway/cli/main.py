@@ -13,6 +13,7 @@ import click
 
 from openclaw_gateway._version import __version__
 from openclaw_gateway.cli.lazy import LazyGroup
+from openclaw_gateway.cli.speech import PROTOCOL_VARIABLE, protocol_option
 
 __all__ = ["cli", "main", "tell"]
 
@@ -31,8 +32,10 @@ _HERE = "openclaw_gateway.cli"
         "config": (f"{_HERE}.config:config", "Read, change, validate and explain the configuration."),
         "pairing": (f"{_HERE}.pairing:pairing", "Who may come in: message senders, devices and nodes in one table."),
         "devices": (f"{_HERE}.devices:devices", "Devices that are paired or ask to be."),
+        "channels": (f"{_HERE}.channels:channels", "Telegram, Discord, WhatsApp: what runs, and how well."),
         "queue": (f"{_HERE}.queue:queue", "Messages on their way: what waits, what was given up."),
         "tokens": (f"{_HERE}.tokens:tokens", "API keys for programs: make, list and revoke them."),
+        "hooks": (f"{_HERE}.hooks:hooks", "Webhooks: what is configured; send one to try it."),
         "qr": (f"{_HERE}.qr:qr", "Make a setup code that pairs a phone or a node."),
         "nodes": (f"{_HERE}.nodes:nodes", "Nodes and what they can do."),
         "node": (f"{_HERE}.node:node", "Lend this machine to a gateway, within limits set here."),
@@ -45,6 +48,7 @@ _HERE = "openclaw_gateway.cli"
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a configuration that must not be retried.",
 )
 @click.option("--debug", is_flag=True, envvar="OPENCLAW_DEBUG", help="On an error, show the traceback too.")
+@protocol_option(PROTOCOL_VARIABLE)
 @click.version_option(__version__, prog_name="openclaw", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:

@@ -24,10 +24,11 @@ import trio
 
 from openclaw_gateway._version import __version__
 from openclaw_gateway.client.address import GatewayAddress
-from openclaw_gateway.client.dial import dial_stream, upgrade, upgrade_rejected
+from openclaw_gateway.client.dial import dial_stream, not_spoken, upgrade, upgrade_rejected
 from openclaw_gateway.client.errors import CallTimedOut, ClientClosed, ConnectFailed, Stage
 from openclaw_gateway.client.handshake import Credentials, Hello, Introduction, connect_params, refusal
 from openclaw_gateway.client.identity import DeviceIdentity
+from openclaw_gateway.client.speech import Form, Frame, Speech, preferred_form, speech_of
 from openclaw_gateway.client.tls import ClientCertificate
 from openclaw_gateway.errors import CallFailed, LocalProtocolError
 from openclaw_gateway.protocol.close import CloseCode
@@ -47,20 +48,6 @@ GOODBYE_SECONDS: Final = 1.0
 LAST_WORD_SECONDS: Final = 0.05
 
 
-class _Frame(msgspec.Struct):
-    type: str
-    id: str | None = None
-    ok: bool = False
-    payload: Any = None
-    error: dict[str, Any] | None = None
-    event: str | None = None
-    seq: int | None = None
-
-
-_decode = msgspec.json.Decoder(_Frame).decode
-_encode = msgspec.json.Encoder().encode
-
-
 @attrs.frozen
 class ClientEvent:
     """One event. ``gap``: how many events before this one were lost, on the way or because nobody took them in time."""
@@ -74,14 +61,15 @@ class ClientEvent:
 @attrs.define
 class _Waiting:
     done: trio.Event = attrs.field(factory=trio.Event)
-    frame: _Frame | None = None
+    frame: Frame | None = None
 
 
 class GatewayClient:
     """Made by `open_client`. Safe to use from several tasks of one Trio run."""
 
-    def __init__(self, websocket: WebSocketConnection, url: str) -> None:
+    def __init__(self, websocket: WebSocketConnection, url: str, speech: Speech) -> None:
         self._websocket = websocket
+        self._speech = speech
         self._url = url
         self._hello: Hello | None = None
         self._pending: dict[str, _Waiting] = {}
@@ -124,10 +112,7 @@ class GatewayClient:
             raise LocalProtocolError(f"more than {MAX_CALLS} calls wait for answers on this connection")
         self._next_id += 1
         id_ = str(self._next_id)
-        request: dict[str, Any] = {"type": "req", "id": id_, "method": method}
-        if params is not None:
-            request["params"] = params
-        encoded = _encode(request).decode()
+        encoded = self._speech.request(id_, method, params)
         waiting = self._pending[id_] = _Waiting()
         try:
             with trio.move_on_after(math.inf if timeout is None else timeout):
@@ -213,14 +198,14 @@ class GatewayClient:
         except NoiseFault as fault:
             raise ClientClosed(CloseCode.PROTOCOL_ERROR, f"secure channel: {fault}", by_us=True) from fault
 
-    async def _receive(self) -> _Frame:
+    async def _receive(self) -> Frame:
         """The next frame. Raises `ClientClosed`."""
         message = await self._receive_message()
         if self._channel is not None:
             message = self._unseal(self._channel, message)
         try:
-            return _decode(message)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return self._speech.frame(message)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise ClientClosed(CloseCode.PROTOCOL_ERROR, "the gateway sent what is not a frame", by_us=True) from error
 
     async def _shake_hands(self, who: Introduction, wish: SecureChannelWish | None, max_frame: int) -> None:
@@ -243,7 +228,7 @@ class GatewayClient:
         if wish is not None and who.identity is not None:
             nonce = await self._greet(wish, who.identity, who.role, payload, max_frame)
         params = connect_params(who, nonce=nonce, ts_ms=ts)
-        await self._send(_encode({"type": "req", "id": "0", "method": "connect", "params": params}).decode())
+        await self._send(self._speech.request("0", "connect", params))
         try:
             frame = await self._receive()
             while frame.type != "res" or frame.id != "0":
@@ -288,6 +273,8 @@ class GatewayClient:
                 return error
 
     def _closed_early(self, error: ClientClosed) -> ConnectFailed:
+        if error.by_us and self._speech.subprotocol is not None:
+            return not_spoken(self._url)  # it echoed the subprotocol without a thought, and goes on in JSON
         return ConnectFailed(
             stage="websocket",
             url=self._url,
@@ -306,7 +293,7 @@ class GatewayClient:
         except ClientClosed as error:
             self._end(error)
 
-    def _take(self, frame: _Frame) -> None:
+    def _take(self, frame: Frame) -> None:
         if frame.type == "res":
             waiting = self._pending.get(frame.id or "")
             if waiting is not None:
@@ -387,17 +374,20 @@ async def open_client(
     timeout: float = 15.0,
     max_message_bytes: int = 100 * 1024 * 1024,
     secure: SecureChannelWish | None = None,
+    protocol: Form | None = None,
 ) -> AsyncIterator[GatewayClient]:
     """Connect, authenticate, and hand out a `GatewayClient` that lives until the block ends.
 
     ``timeout``: seconds for everything up to hello. ``allow_insecure``: permit ws:// to any host (the secret then
     travels readable; see `GatewayAddress`). ``secure``: use end-to-end encryption inside the WebSocket; it takes an
-    ``identity`` (else `LocalProtocolError`). Raises `ConnectFailed` with the stage that was reached. What the block
-    raises comes out as itself. Leaving sends a Close frame and waits at most `GOODBYE_SECONDS` for its echo, under
-    cancellation too."""
+    ``identity`` (else `LocalProtocolError`) and speaks JSON. ``protocol``: "json" or "proto" (Protocol Buffers; the
+    values are the same); None takes what `speech.preferred_form` says, JSON by default. Raises `ConnectFailed` with the
+    stage that was reached. What the block raises comes out as itself. Leaving sends a Close frame and waits at most
+    `GOODBYE_SECONDS` for its echo, under cancellation too."""
     if secure is not None and identity is None:
         raise LocalProtocolError("a secure channel takes an identity; without one everything would go in the clear")
     address = GatewayAddress.parse(url, allow_insecure=allow_insecure)
+    speech = speech_of("json" if secure is not None else protocol or preferred_form.get())
     who = Introduction(
         auth=auth or Credentials(), identity=identity, role=role, scopes=tuple(scopes), client_id=client_id, mode=mode,
         version=version, display_name=display_name, caps=tuple(caps), commands=tuple(commands), instance_id=instance_id,
@@ -418,9 +408,10 @@ async def open_client(
             client: GatewayClient | None = None
             with trio.move_on_at(until):
                 websocket = await upgrade(
-                    nursery, stream, address, max_message_bytes=_on_the_wire(max_message_bytes, secure)
+                    nursery, stream, address, max_message_bytes=_on_the_wire(max_message_bytes, secure),
+                    subprotocol=speech.subprotocol,
                 )
-                unsure = GatewayClient(websocket, address.url)
+                unsure = GatewayClient(websocket, address.url, speech)
                 try:
                     await unsure._shake_hands(who, secure, max_message_bytes)  # noqa: SLF001  the same module
                 except BaseException:

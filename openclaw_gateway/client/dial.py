@@ -23,7 +23,7 @@ from openclaw_gateway.ops.log import escape
 if TYPE_CHECKING:
     from trio_websocket import WebSocketConnection
 
-__all__ = ["certificate_refused", "dial_stream", "tls_alert", "upgrade", "upgrade_rejected"]
+__all__ = ["certificate_refused", "dial_stream", "not_spoken", "tls_alert", "upgrade", "upgrade_rejected"]
 
 _QUEUED_MESSAGES: Final = 64
 
@@ -182,12 +182,13 @@ class _WatchedStream(trio.abc.Stream):
 
 
 async def upgrade(
-    nursery: trio.Nursery, stream: trio.abc.Stream, address: GatewayAddress, *, max_message_bytes: int
-) -> WebSocketConnection:
+    nursery: trio.Nursery, stream: trio.abc.Stream, address: GatewayAddress, *, max_message_bytes: int,
+    subprotocol: str | None = None,
+) -> WebSocketConnection:  # fmt: skip
     """The WebSocket opening handshake (RFC 6455 section 4). The reader that it starts lives in ``nursery``.
 
-    Raises `ConnectFailed` at ``websocket`` where no answer came. A refusal over HTTP crashes the reader, so it comes
-    out of the nursery: give what came out to `upgrade_rejected`."""
+    Raises `ConnectFailed` at ``websocket`` where no answer came, or one without the ``subprotocol`` asked for. A
+    refusal over HTTP crashes the reader, so it comes out of the nursery: give what came out to `upgrade_rejected`."""
     from trio_websocket import wrap_client_stream
 
     watched = _WatchedStream(stream)
@@ -198,11 +199,14 @@ async def upgrade(
             watched,  # type: ignore[arg-type]
             address.host_header,
             address.resource,
+            subprotocols=None if subprotocol is None else [subprotocol],
             message_queue_size=_QUEUED_MESSAGES,
             max_message_size=max_message_bytes,
             receive_buffer_size=65_536,
         )
         watched.on_end = None
+        if websocket.subprotocol != subprotocol:
+            raise not_spoken(address.url)
         return websocket
     if watched.fault is not None:
         raise certificate_refused(address, watched.fault)
@@ -211,6 +215,16 @@ async def upgrade(
         url=address.url,
         message="the connection was closed before the WebSocket was open; something else may listen there",
         fix=f"openclaw gateway status   (names what listens on port {address.port})",
+    )
+
+
+def not_spoken(url: str) -> ConnectFailed:
+    """The other side does not speak the subprotocol that was asked for: an older gateway, or OpenClaw's own."""
+    return ConnectFailed(
+        stage="websocket",
+        url=url,
+        message="this gateway does not speak Protocol Buffers (openclaw.v4.proto)",
+        fix="leave out --protocol proto (and OPENCLAW_PROTOCOL): every gateway speaks JSON",
     )
 
 

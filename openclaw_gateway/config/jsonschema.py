@@ -163,6 +163,73 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "agents.list.*.systemPrompt": "What a model is told before the conversation.",
     "agents.list.*.command": "The program of a subprocess agent and its arguments, as a list.",
     "agents.list.*.plugin": "The name under which an installed package offers the agent; default: its id.",
+    "agents.list.*.env": "Environment variables of a subprocess agent; it gets none of the gateway's own but PATH, "
+    "HOME and the like.",
+    "gateway.http.endpoints.chatCompletions.enabled": "Whether /v1/models and /v1/chat/completions are served, for "
+    "programs that speak OpenAI's API.",
+    "models.providers.*.api": "What the service speaks: anthropic-messages (or anthropic), openai-completions "
+    "(openai), google-generative-ai (google). Default: what its name stands for, else openai-completions.",
+    "models.providers.*.baseUrl": "Where the service is, such as http://127.0.0.1:8000/v1; anthropic, openai and "
+    "google need none.",
+    "models.providers.*.apiKey": "The key of the service; anthropic, openai and google also take ANTHROPIC_API_KEY, "
+    "OPENAI_API_KEY and GEMINI_API_KEY from the environment.",
+    "models.providers.*.authHeader": "Whether the key is sent as Authorization: Bearer whatever the API's own header.",
+    "models.providers.*.headers": "Headers that are sent with every request to the service.",
+    "models.providers.*.maxTokens": "Most tokens of an answer of this service's models.",
+    "models.providers.*.timeoutSeconds": "Seconds of silence after which an answer of the service is given up.",
+    "models.providers.*.models.*.id": "The model's name as the service knows it.",
+    "models.providers.*.models.*.name": "The name that people see.",
+    "models.providers.*.models.*.input": "What the model takes: text, image.",
+    "models.providers.*.models.*.reasoning": "Whether the model is asked for its thoughts.",
+    "models.providers.*.models.*.contextWindow": "Tokens that the model can take in all.",
+    "models.providers.*.models.*.contextTokens": "Tokens of a conversation that are handed to the model at most.",
+    "models.providers.*.models.*.maxTokens": "Most tokens of an answer of this model.",
+    "gateway.auth.oidc.issuer": "The OpenID provider at which operators log in, exactly as its tokens name it; unset: "
+    "there is no such login.",
+    "gateway.auth.oidc.clientId": "The id under which the provider knows this gateway.",
+    "gateway.auth.oidc.clientSecret": "The secret that goes with clientId; unset for a public client.",
+    "gateway.auth.oidc.allowUsers": "Who may log in: subjects (sub), or e-mail addresses that the provider verified.",
+    "gateway.auth.oidc.scopes": "What somebody may do who logged in.",
+    "gateway.auth.oidc.redirectUri": "Where the provider sends people back to, exactly as registered there; default: "
+    "gateway.publicUrl and /auth/callback, on a loopback bind http://127.0.0.1:<port>/auth/callback.",
+    "hooks.enabled": "Whether requests to hooks.path are taken.",
+    "hooks.token": "The secret of /hooks/wake, /hooks/agent and every mapping without a secret of its own. Nothing "
+    "else may have the same value.",
+    "hooks.path": "The path below which webhooks are.",
+    "hooks.allowedAgentIds": "Agents that webhooks may start; * for every agent, [] for none.",
+    "hooks.mappings.*.id": "A name for the mapping; default: its path.",
+    "hooks.mappings.*.match.path": "What follows hooks.path in the address, such as github; unset: every path that no "
+    "mapping before takes.",
+    "hooks.mappings.*.match.source": "The text that the payload's source must be.",
+    "hooks.mappings.*.action": "agent: an agent is asked in the hook's own conversation. wake: the agent's main "
+    "conversation hears of it.",
+    "hooks.mappings.*.name": "What people see as the sender.",
+    "hooks.mappings.*.agentId": "The agent that is asked; default: the default agent.",
+    "hooks.mappings.*.sessionMode": "isolated: the agent does not see earlier requests of the hook; persistent: it "
+    "does.",
+    "hooks.mappings.*.messageTemplate": "What the agent is asked, with fields of the payload such as "
+    "{{repository.name}} (action agent).",
+    "hooks.mappings.*.textTemplate": "What the agent is told, with fields of the payload (action wake).",
+    "hooks.mappings.*.secret": "The mapping's own secret; hooks.token does not open it then.",
+    "hooks.mappings.*.signature.scheme": "How the sender signs with the secret: none (it sends the secret), body "
+    "(GitHub), timestamped, standard (Standard Webhooks), slack, stripe.",
+    "hooks.mappings.*.signature.header": "The header that holds the signature; default: the scheme's own.",
+    "hooks.mappings.*.signature.timestampHeader": "The header that holds the time of signing, in Unix seconds.",
+    "hooks.mappings.*.signature.idHeader": "The header that holds the id of the request (standard).",
+    "hooks.mappings.*.signature.toleranceSeconds": "Seconds that the time of signing may be off.",
+    "hooks.mappings.*.deliver": "false: the answer is not sent to channel and to.",
+    "hooks.mappings.*.channel": "The channel that the answer is sent to, together with to.",
+    "hooks.mappings.*.accountId": "The account of the channel; default: default.",
+    "hooks.mappings.*.to": "The conversation that the answer is sent to. A payload cannot choose it.",
+    "hooks.mappings.*.model": "The model to ask instead of the agent's own.",
+    "hooks.mappings.*.timeoutSeconds": "Seconds that an answer may take.",
+    "hooks.outbound.*.name": "A name for the target; messages to one target keep their order.",
+    "hooks.outbound.*.url": "Where events are sent to (POST). Counts as a secret.",
+    "hooks.outbound.*.secret": "The secret that requests are signed with: whsec_ and base64, or any text.",
+    "hooks.outbound.*.events": "The events that are sent.",
+    "hooks.outbound.*.enabled": "Whether events are sent to this target.",
+    "hooks.outbound.*.allowPrivate": "Whether the target may be on this host, in this network or on a tailnet, and "
+    "may speak http://.",
     "session.dmScope": "Which direct messages share a conversation: per-channel-peer (each sender has their own), "
     "per-peer, per-account-channel-peer, or main (all of them share one).",
     "session.reset.mode": "When a conversation starts anew by itself: none, daily, idle.",

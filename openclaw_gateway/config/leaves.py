@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import attrs
 import cattrs
 
+from openclaw_gateway.config.hookblocks import WEBHOOK_EVENTS
 from openclaw_gateway.config.interpolate import Unresolved
 from openclaw_gateway.config.issues import nearest
 from openclaw_gateway.config.redact import MARKER
@@ -79,12 +80,21 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "logging.backups": (0, 1_000),
     "agents.defaults.timeoutSeconds": (1, 86_400),
     "agents.defaults.contextTokens": (1_000, 10_000_000),
+    "models.providers.*.timeoutSeconds": (1, 3_600),
+    "models.providers.*.maxTokens": (1, 10_000_000),
+    "models.providers.*.models.*.contextWindow": (1_000, 100_000_000),
+    "models.providers.*.models.*.contextTokens": (1_000, 100_000_000),
+    "models.providers.*.models.*.maxTokens": (1, 10_000_000),
+    "hooks.mappings.*.signature.toleranceSeconds": (1, 3_600),
+    "hooks.mappings.*.timeoutSeconds": (1, 86_400),
     "session.reset.atHour": (0, 23),
     "session.reset.idleMinutes": (1, 525_600),
 }
 
 _MAX_LIST: Final = 1_000
 _MIN_PROXY_SECRET: Final = 24
+_TAKEN_PATHS: Final = frozenset({"assets", "auth", "channels", "health", "j", "metrics", "ready", "rpc", "v1"})
+_LOCAL_URL: Final = re.compile(r"http://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(?=[:/]|$)")
 _MAX_TEXT: Final = 4_096
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
@@ -448,6 +458,115 @@ def _url(value: Any, path: str) -> str:
     return text
 
 
+def _service_url(value: Any, path: str) -> str:
+    """The base URL of a model service: http or https, without what could carry a secret."""
+    text = _url(value, path).rstrip("/")
+    if not text.lower().startswith(("http://", "https://")):
+        raise BadValueError(
+            "must be a URL such as https://host/v1", fix=f"openclaw config set {path} http://127.0.0.1:8000/v1"
+        )
+    return text
+
+
+def _hook_path(value: Any, path: str) -> str:
+    """``hooks/`` → ``/hooks``: a base path of its own, in the spelling that routes are compared in."""
+    text = "/" + _text(value).strip().strip("/")
+    if re.fullmatch(r"(/[A-Za-z0-9_-]{1,64}){1,4}", text) is None:
+        raise BadValueError("must be a path of its own such as /hooks", fix=f"openclaw config set {path} /hooks")
+    if text.split("/")[1] in _TAKEN_PATHS:
+        raise BadValueError(f"is used for something else: /{text.split('/')[1]}", nearest="/hooks")
+    return text
+
+
+def _hook_name(value: Any, path: str) -> str:
+    del path
+    text = _text(value).strip().strip("/")
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}", text) is None:
+        raise BadValueError("must be what follows hooks.path, such as github (letters, digits, _ and -)")
+    return text
+
+
+def _template(value: Any, path: str) -> str:
+    from openclaw_gateway.hooks.template import TemplateFault, parse_template
+
+    if not isinstance(value, str) or not value.strip():
+        raise BadValueError("must be a text such as \"Build {{repository.name}} failed\"")
+    try:
+        parse_template(value)
+    except TemplateFault as fault:
+        raise BadValueError(str(fault)) from fault
+    return value
+
+
+def _header_name(value: Any, path: str) -> str:
+    text = _text(value).strip().lower()
+    if re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", text) is None:
+        raise BadValueError("must be the name of an HTTP header")
+    return text
+
+
+def _webhook_url(value: Any, path: str) -> str:
+    """Where events are sent. Counts as a secret: many services put theirs into the path."""
+    text = _secret(value, path)
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not text.isascii() or parts.username is not None or parts.fragment or " " in text:
+        raise BadValueError("must be a URL such as https://host/path, without user and fragment")
+    return text
+
+
+def _issuer(value: Any, path: str) -> str:
+    """An OpenID issuer exactly as its tokens name it: the slash at its end counts (OpenID Connect Discovery 4.3)."""
+    text = _url(value, path)
+    if not (text.startswith("https://") or _LOCAL_URL.match(text)):
+        raise BadValueError("must begin with https:// (http:// only on this host)")
+    return text
+
+
+def _event_names(value: Any, path: str) -> tuple[str, ...]:
+    def one(entry: Any) -> tuple[str, ...]:
+        if entry not in WEBHOOK_EVENTS:
+            told = entry if isinstance(entry, str) else ""
+            raise BadValueError("is no event that is sent", WEBHOOK_EVENTS, nearest(told, WEBHOOK_EVENTS))
+        return (entry,)
+
+    return _entries(value, path, one)
+
+
+def _login_scopes(value: Any, path: str) -> tuple[str, ...]:
+    def one(entry: Any) -> tuple[str, ...]:
+        if entry not in KNOWN_OPERATOR_SCOPES:
+            told = entry if isinstance(entry, str) else ""
+            known = tuple(sorted(KNOWN_OPERATOR_SCOPES))
+            raise BadValueError("is no operator scope", known, nearest(told, known))
+        return (entry,)
+
+    return _entries(value, path, one)
+
+
+def _header_lines(value: Any, path: str) -> dict[str, str]:
+    """Headers of requests by name. Their values count as secrets: none is repeated in the fault."""
+    named = _named(value, str)
+    for name, text in named.items():
+        if re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", name) is None:
+            raise BadValueError("holds a name that no HTTP header can have")
+        if not text.isascii() or MARKER in text or name.lower() in {"host", "content-length", "transfer-encoding"}:
+            raise BadValueError(f"cannot be sent: {name}")
+    return named
+
+
+def _variables(value: Any, path: str) -> dict[str, str]:
+    """Environment variables of a program. Their values count as secrets."""
+    named = _named(value, str)
+    for name, text in named.items():
+        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name) is None or MARKER in text:
+            raise BadValueError("must be names of environment variables and their values")
+    return named
+
+
 def _fingerprint(value: Any, path: str) -> str:
     del path
     digits = _text(value).lower().removeprefix("sha256:").replace(":", "").replace(" ", "")
@@ -660,6 +779,21 @@ _SPECIAL: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "agents.list.*.command": _argv,
     **{path: _secret for path in SECRETS if path not in _OWN_READERS},
     "gateway.auth.trustedProxy.secret": _proxy_secret,
+    "agents.list.*.env": _variables,
+    "models.providers.*.headers": _header_lines,
+    "models.providers.*.baseUrl": _service_url,
+    "gateway.auth.oidc.issuer": _issuer,
+    "gateway.auth.oidc.redirectUri": _issuer,
+    "gateway.auth.oidc.scopes": _login_scopes,
+    "hooks.path": _hook_path,
+    "hooks.mappings.*.match.path": _hook_name,
+    "hooks.mappings.*.messageTemplate": _template,
+    "hooks.mappings.*.textTemplate": _template,
+    "hooks.mappings.*.agentId": _agent_id,
+    **{f"hooks.mappings.*.signature.{name}": _header_name for name in ("header", "timestampHeader", "idHeader")},
+    "hooks.outbound.*.name": _agent_id,
+    "hooks.outbound.*.url": _webhook_url,
+    "hooks.outbound.*.events": _event_names,
 }
 
 assert all(pattern(path) == path for path in _SPECIAL)

@@ -100,7 +100,7 @@ def _secret_at(path: str, key: str) -> bool:
         return ours.secret
     if canonical.startswith(_CREDENTIAL_BLOCKS):
         return not any(name.startswith(f"{canonical}.") for name in settings())
-    return is_secret_key(key)
+    return is_secret_key(key) or key == "headers"  # whoever sets headers by hand mostly sets a credential
 
 
 def _redact(value: Any, path: str, *, under_secret: bool, as_written: bool) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import attrs
 
+from openclaw_gateway.config.hookblocks import HooksConfig, OidcConfig
 from openclaw_gateway.value import Value
 
 __all__ = [
@@ -21,21 +22,27 @@ __all__ = [
     "AuthConfig",
     "AutoApproveConfig",
     "ChannelConfig",
+    "ChatCompletionsConfig",
     "ControlUiConfig",
     "CorsConfig",
     "DirectMessageConfig",
     "DiscoveryConfig",
+    "EndpointsConfig",
     "GatewayConfig",
     "HttpConfig",
+    "HttpSurfaceConfig",
     "ListenerConfig",
     "LoggingConfig",
     "MdnsConfig",
     "ModelChoice",
+    "ModelEntry",
+    "ModelsConfig",
     "NetworkConfig",
     "NodeCommandsConfig",
     "NodesConfig",
     "PairingConfig",
     "PasswordPolicy",
+    "ProviderConfig",
     "RefreshConfig",
     "RemoteConfig",
     "RouteConfig",
@@ -94,6 +101,7 @@ class AuthConfig(Value):
     allow_query_token: bool = True
     trusted_proxy: TrustedProxyConfig = attrs.field(factory=TrustedProxyConfig)
     identity_scopes: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)  # a verified user -> operator scopes
+    oidc: OidcConfig = attrs.field(factory=OidcConfig)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -290,6 +298,7 @@ class AgentEntry(Value):
     model: ModelChoice = attrs.field(factory=ModelChoice)
     system_prompt: str | None = None
     command: tuple[str, ...] = ()  # of a subprocess agent: argv
+    env: Mapping[str, str] = attrs.field(factory=dict, repr=False)  # of a subprocess agent, besides PATH and the like
     plugin: str | None = None  # the name an installed package offers; default: the agent's id
 
 
@@ -297,6 +306,55 @@ class AgentEntry(Value):
 class AgentsConfig(Value):
     defaults: AgentDefaults = attrs.field(factory=AgentDefaults)
     list: tuple[AgentEntry, ...] = ()
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ModelEntry(Value):
+    """What is known of one model of a service. Sizes are tokens."""
+
+    id: str
+    name: str | None = None
+    input: tuple[Literal["text", "image"], ...] | None = None  # None: images too where the service is one we know
+    reasoning: bool = False
+    context_window: int | None = None
+    context_tokens: int | None = None
+    max_tokens: int | None = None
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ProviderConfig(Value):
+    """A model service. Without ``api`` it speaks what its name stands for (anthropic, openai, google), or OpenAI's."""
+
+    api: Literal["anthropic-messages", "openai-completions", "google-generative-ai"] | None = None
+    base_url: str | None = None
+    api_key: str | None = attrs.field(default=None, repr=False)
+    auth_header: bool = False  # the key goes into Authorization: Bearer, whatever the API's own header
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    max_tokens: int | None = None
+    timeout_seconds: int = 120
+    models: tuple[ModelEntry, ...] = ()
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ModelsConfig(Value):
+    providers: Mapping[str, ProviderConfig] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ChatCompletionsConfig(Value):
+    enabled: bool = False
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class EndpointsConfig(Value):
+    chat_completions: ChatCompletionsConfig = attrs.field(factory=ChatCompletionsConfig)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpSurfaceConfig(Value):
+    """The ``gateway.http`` block: optional parts of the HTTP side."""
+
+    endpoints: EndpointsConfig = attrs.field(factory=EndpointsConfig)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -363,7 +421,10 @@ class GatewayConfig(Value):
     tunnels: tuple[TunnelConfig, ...] = ()
     channels: Mapping[str, ChannelConfig] = attrs.field(factory=dict)
     discovery: DiscoveryConfig = attrs.field(factory=DiscoveryConfig)
+    http: HttpSurfaceConfig = attrs.field(factory=HttpSurfaceConfig)
     agents: AgentsConfig = attrs.field(factory=AgentsConfig)
+    models: ModelsConfig = attrs.field(factory=ModelsConfig)
     session: SessionConfig = attrs.field(factory=SessionConfig)
+    hooks: HooksConfig = attrs.field(factory=HooksConfig)
     logging: LoggingConfig = attrs.field(factory=LoggingConfig)
     state_dir: Path | None = None  # None: nothing is kept on disk (embedding, tests)

@@ -56,6 +56,11 @@ ALIASES: Final[Mapping[str, str]] = {
 VALUE_ALIASES: Final[Mapping[str, Mapping[str, str]]] = {
     "gateway.bind": {"localhost": "loopback"},
     "channels.*.dm.policy": {"disabled": "closed"},
+    "models.providers.*.api": {
+        "anthropic": "anthropic-messages",
+        "openai": "openai-completions",
+        "google": "google-generative-ai",
+    },
     "logging.level": {"warn": "warning", "trace": "debug", "fatal": "error", "silent": "error"},
 }
 
@@ -67,6 +72,14 @@ SECRETS: Final = frozenset(
         "gateway.auth.trustedProxy.secret",
         "gateway.remote.token",
         "gateway.remote.password",
+        "agents.list.*.env",
+        "models.providers.*.apiKey",
+        "models.providers.*.headers",
+        "gateway.auth.oidc.clientSecret",
+        "hooks.token",
+        "hooks.mappings.*.secret",
+        "hooks.outbound.*.secret",
+        "hooks.outbound.*.url",  # many services put their secret into the path
     }
 )
 
@@ -95,13 +108,11 @@ FOREIGN_BLOCKS: Final = frozenset(
         "diagnostics",
         "discovery",
         "env",
-        "hooks",
         "mcp",
         "media",
         "memory",
         "messages",
         "meta",
-        "models",
         "multiAgent",
         "nodeHost",
         "plugins",

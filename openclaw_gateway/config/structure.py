@@ -86,6 +86,10 @@ CLOSED: Final[Mapping[str, Any]] = {
     "gateway.transports.http.cors.origins": (),
     "discovery.mdns.mode": "off",
     "discovery.wideArea.domain": None,
+    "gateway.auth.oidc.allowUsers": (),
+    "gateway.auth.oidc.scopes": (),
+    "hooks.enabled": False,
+    "hooks.allowedAgentIds": (),
     "channels.*.dm.policy": "pairing",
     "channels.*.dm.allowFrom": (),
 }

@@ -30,7 +30,7 @@ log = get_logger("events")
 @attrs.define(eq=False)
 class OutgoingEvent:
     """One event on its way. ``body`` is the OpenClaw frame without ``seq``; other dialects read ``payload`` (encoded
-    JSON).
+    JSON). ``protobuf`` is what `protocol.protobuf` made of it for the first connection that speaks that dialect.
     """
 
     name: str
@@ -41,6 +41,7 @@ class OutgoingEvent:
     droppable: bool
     numbered: bool
     state_version: dict[str, int] | None = None
+    protobuf: bytes | None = None
 
     def may_hear(self, role: str, scopes: frozenset[str]) -> bool:
         if self.role is not None and role != self.role:

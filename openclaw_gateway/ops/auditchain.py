@@ -62,6 +62,9 @@ class Action(enum.StrEnum):
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - a name
     API_KEY_CREATED = "apikey.created"
     API_KEY_REVOKED = "apikey.revoked"
+    CHANNEL_STARTED = "channel.started"
+    CHANNEL_STOPPED = "channel.stopped"
+    CHANNEL_LOGGED_OUT = "channel.logged-out"
     QUEUE_RETRIED = "queue.retried"
     QUEUE_DROPPED = "queue.dropped"
     SETUP_CODE_CREATED = "setup-code.created"
@@ -154,6 +157,9 @@ ACTIONS: Final[Mapping[Action, frozenset[str]]] = {
     Action.TOKEN_REVOKED: _TOKEN,
     Action.API_KEY_CREATED: _TOKEN,
     Action.API_KEY_REVOKED: _TOKEN,
+    Action.CHANNEL_STARTED: frozenset({"channel", "account"}),
+    Action.CHANNEL_STOPPED: frozenset({"channel", "account"}),
+    Action.CHANNEL_LOGGED_OUT: frozenset({"channel", "account"}),
     Action.QUEUE_RETRIED: frozenset({"count"}),
     Action.QUEUE_DROPPED: frozenset({"count"}),
     Action.SETUP_CODE_CREATED: _TOKEN,

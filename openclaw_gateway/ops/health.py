@@ -49,6 +49,7 @@ class Health:
     heartbeats_enabled: bool = True
     last_heartbeat: dict[str, Any] | None = None
     version: int = 1
+    channels: Callable[[], dict[str, Any]] = dict  # the members that tell of message channels
 
     def set(self, part: str, trouble: str | None) -> None:
         if self.parts.get(part, "") != trouble:
@@ -77,8 +78,7 @@ class Health:
         return self.loop.stalled_for <= STALL_LIMIT_SECONDS
 
     def view(self) -> dict[str, Any]:
-        """The result of `health`, in the shape of OpenClaw's (method-shapes.md); no agents, sessions or channels live
-        here yet.
+        """The result of `health`, in the shape of OpenClaw's (method-shapes.md).
         """
         began = time.perf_counter()
         out: dict[str, Any] = {
@@ -98,5 +98,6 @@ class Health:
             "eventLoop": self.loop.view(),
         }
         # To the microsecond: nothing is asked of others here, so whole milliseconds would read 0 for ever.
+        out.update(self.channels())
         out["durationMs"] = round((time.perf_counter() - began) * 1000, 3)
         return out

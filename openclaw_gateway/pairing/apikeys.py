@@ -147,6 +147,10 @@ class ApiKeys:
         self._must_be_readable()
         return tuple(sorted(self._keys.values(), key=lambda key: (key.created_at_ms, key.key_id)))
 
+    def names(self, prefix: str) -> list[str]:
+        """The names of keys that begin so and were not revoked; none where the keys cannot be read."""
+        return [key.name for key in self._keys.values() if key.revoked_at_ms is None and key.name.startswith(prefix)]
+
     def touch(self, key_id: str, ip: str, now: int) -> None:
         """Note that a key was used: at once in memory, on the disk within a minute or so."""
         key = self._keys.get(key_id)

@@ -53,7 +53,11 @@ CLOSE_CODES: dict[CloseCode, CloseCodeInfo] = {
     CloseCode.UNSUPPORTED_DATA: CloseCodeInfo("unsupported data", False, "A kind of frame this gateway does not read."),
     CloseCode.NO_STATUS: CloseCodeInfo("no status", True, "An empty Close frame; clients use it for a normal goodbye."),
     CloseCode.ABNORMAL: CloseCodeInfo("abnormal", True, "The connection broke without a Close frame; never sent."),
-    CloseCode.INVALID_DATA: CloseCodeInfo("invalid data", False, "A text message that is not UTF-8."),
+    CloseCode.INVALID_DATA: CloseCodeInfo(
+        "invalid data",
+        False,
+        "A text message that is not UTF-8, or a message that is no Protocol Buffers where those were agreed on.",
+    ),
     CloseCode.POLICY: CloseCodeInfo(
         "policy", False, "Refused: authentication, pairing, origin, schema or a slow consumer; the reason says which."
     ),

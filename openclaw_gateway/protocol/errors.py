@@ -536,6 +536,22 @@ ERRORS: dict[str, ErrorRow] = {
         retryable=True,
         retry_after_ms=5000,
     ),
+    "channel-unknown": ErrorRow(
+        INVALID_REQUEST,
+        "unknown channel: {channel}",
+        "No such account is configured and enabled. There are: {known}.",
+        "openclaw channels list",
+        detail="CHANNEL_UNKNOWN",
+    ),
+    "channel-refused": ErrorRow(
+        UNAVAILABLE,
+        "{channel} could not be logged out: {reason}",
+        "The service was asked to forget this gateway and did not; the account goes on as before.",
+        "openclaw channels status --probe",
+        detail="CHANNEL_REFUSED",
+        retryable=True,
+        retry_after_ms=5000,
+    ),
     "queue-message-unknown": ErrorRow(
         INVALID_REQUEST,
         "no message {id} that could be changed",

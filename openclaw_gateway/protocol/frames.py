@@ -10,18 +10,33 @@ without trailing bytes; a reply always repeats the id that came in.
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import attrs
 import msgspec
 
+from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.value import Value
 
-__all__ = ["FrameFault", "Request", "decode_request", "encode_error", "encode_event", "encode_ok", "splice_seq"]
+__all__ = [
+    "MAX_ID_CHARS",
+    "MAX_METHOD_CHARS",
+    "NO_PARAMS",
+    "FrameFault",
+    "Request",
+    "decode_request",
+    "encode_error",
+    "encode_event",
+    "encode_ok",
+    "find_id",
+    "splice_seq",
+]
 
-NO_PARAMS = msgspec.Raw(b"")
-_MAX_ID_BYTES = 256
-_MAX_METHOD_BYTES = 256
+NO_PARAMS: Final = msgspec.Raw(b"")
+MAX_ID_CHARS: Final = 256
+MAX_METHOD_CHARS: Final = 256
+_ID: Final = re.compile(rb'"id"\s*:\s*"([^"\\]{1,256})"')
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -36,12 +51,13 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 @attrs.frozen(eq=False, repr=False)
 class FrameFault(Value):
     """Why some bytes are not a request. ``id`` is the sender's id where one could be read; ``json`` says they were
-    JSON.
+    JSON (or a message of another dialect); ``fatal``: the connection cannot go on and ends with this code.
     """
 
     fault: str
     json: bool
     id: str | None = None
+    fatal: CloseCode | None = None
 
 
 class _Ok(msgspec.Struct, gc=False):
@@ -71,7 +87,7 @@ def decode_request(data: bytes | bytearray | memoryview) -> Request | FrameFault
         return _explain(data)
     if request.type != "req" or not request.id or not request.method:
         return _explain(data)
-    if len(request.id) > _MAX_ID_BYTES or len(request.method) > _MAX_METHOD_BYTES:
+    if len(request.id) > MAX_ID_CHARS or len(request.method) > MAX_METHOD_CHARS:
         return FrameFault("id and method must be at most 256 characters", json=True)
     return request
 
@@ -84,7 +100,7 @@ def _explain(data: bytes | bytearray | memoryview) -> FrameFault:
     if not isinstance(value, dict):
         return FrameFault("must be an object", json=True)
     id_ = value.get("id")
-    known = id_ if isinstance(id_, str) and 0 < len(id_) <= _MAX_ID_BYTES else None
+    known = id_ if isinstance(id_, str) and 0 < len(id_) <= MAX_ID_CHARS else None
     if value.get("type") != "req":
         return FrameFault("at /type: must be equal to constant", json=True, id=known)
     for key in ("id", "method"):
@@ -117,3 +133,9 @@ def encode_event(event: str, payload: Any, *, state_version: dict[str, int] | No
 def splice_seq(encoded: bytes, seq: int) -> bytes:
     """Add ``"seq":n`` to an encoded event. Per-connection numbering must not cost an encoding per connection."""
     return b'%b,"seq":%d}' % (encoded[:-1], seq)
+
+
+def find_id(start: bytes) -> str | None:
+    """The id of a request of which only the beginning is there (it is over the limit)."""
+    found = _ID.search(start)
+    return found.group(1).decode("utf-8", "replace") if found is not None else None

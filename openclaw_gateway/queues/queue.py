@@ -218,7 +218,7 @@ class MessageQueue:
             # The handler may have done its work; only its end could not be written.
             await self._failed(held, str(cause), after_ms=STORE_RETRY_MS, counts=False, uncertain=True)
         elif isinstance(cause, RetryLater):
-            await self._failed(held, str(cause), after_ms=cause.after_ms)
+            await self._failed(held, str(cause), after_ms=cause.after_ms, counts=cause.counts)
         elif isinstance(cause, Undeliverable):
             await self._failed(held, str(cause), dead=True)
         elif isinstance(cause, QueueFull):

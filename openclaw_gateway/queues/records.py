@@ -127,10 +127,13 @@ class QueueFull(GatewayError):
 
 @attrs.define(eq=False)
 class RetryLater(GatewayError):
-    """A handler's word: not now. ``after_ms`` (None: the queue's own backoff) as the other side asked for it."""
+    """A handler's word: not now. ``after_ms`` (None: the queue's own backoff) as the other side asked for it.
+    ``counts`` False: nothing was tried (nobody is there to try with), so it brings no message nearer to its end.
+    """
 
     why: str
     after_ms: int | None = None
+    counts: bool = True
 
     def __str__(self) -> str:
         return self.why

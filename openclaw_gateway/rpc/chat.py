@@ -155,7 +155,18 @@ def _attachments(given: list[dict[str, Any]] | None) -> tuple[Attachment, ...]:
 
 
 class ChatMethods:
-    def __init__(self, runs: AgentRuns, router: AgentRouter, *, view: SessionView, clock: Callable[[], int]) -> None:
+    """``models()`` lists the models that there are, as `models.list` does."""
+
+    def __init__(
+        self,
+        runs: AgentRuns,
+        router: AgentRouter,
+        *,
+        view: SessionView,
+        clock: Callable[[], int],
+        models: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
+        self._models = models
         self._runs = runs
         self._sessions = runs.sessions
         self._router = router
@@ -322,7 +333,7 @@ class ChatMethods:
 
     def _metadata(self, agent_id: str) -> dict[str, Any]:
         return {
-            "models": [],
+            "models": self._models(),
             "commands": [],
             "swarmEnabled": False,
             "accountSelection": {"kind": "none", "label": ""},

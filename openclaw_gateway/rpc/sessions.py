@@ -130,7 +130,8 @@ class SessionMethods:
         found = [session for session in self._sessions.all() if self._wanted(session, params)]
         page = found[offset : offset + limit]
         more = offset + limit < len(found)
-        summary = self._router.summary(params.agent_id or self._router.default_id)
+        with faults("sessions.list"):
+            summary = self._router.summary(params.agent_id or self._router.default_id)
         provider, _, model = summary.get("model", {}).get("primary", "").partition("/")
         return {
             "ts": self._clock(),

@@ -16,7 +16,7 @@ import attrs
 import msgspec
 
 from openclaw_gateway.events.presence import Presence
-from openclaw_gateway.ops.health import Health, now_ms, rss_bytes
+from openclaw_gateway.ops.health import Health, rss_bytes
 from openclaw_gateway.ops.stability import StabilityLog
 from openclaw_gateway.rpc.table import ANY_OPERATOR, CallContext, MethodTable, NoParams
 from openclaw_gateway.value import Value
@@ -69,13 +69,6 @@ class StabilityParams(Value):
     since_seq: int | None = None
 
 
-@attrs.frozen(eq=False, repr=False)
-class ChannelsStatusParams(Value):
-    probe: bool = False
-    timeout_ms: int | None = None
-    channel: str | None = None
-
-
 def register(
     table: MethodTable,
     *,
@@ -91,12 +84,13 @@ def register(
     tunnels: Callable[[], list[dict[str, Any]]] = list,
     on_health: Callable[[], None],
     discovery: Callable[[], dict[str, Any]],
+    channel_summary: Callable[[], list[str]],
 ) -> None:
     """Add this family. ``connections`` tells counts by role, ``applied_hash`` the SHA-256 of
     the configuration text in use (None without a file), ``identity`` the gateway's device id and key,
     ``listeners`` where it listens and for whom, ``tls`` how its certificate is doing (None: no TLS), ``on_health``
     is called after a health call that asked for a probe (the ``health`` event follows it), ``discovery`` tells how
-    this gateway is announced on the LAN.
+    this gateway is announced on the LAN, ``channel_summary`` gives a line for each account of a message channel.
     """
 
     def get_health(context: CallContext, params: HealthParams) -> dict[str, Any]:
@@ -109,7 +103,7 @@ def register(
             "runtimeVersion": health.server_version,
             "uptimeMs": health.uptime_ms,
             "heartbeat": {"defaultAgentId": "main", "agents": []},
-            "channelSummary": [],
+            "channelSummary": channel_summary() if params.include_channel_summary else [],
             "queuedSystemEvents": [],
             "degradedSecretOwners": [],
             "degradedPlugins": [],
@@ -179,21 +173,6 @@ def register(
     def get_stability(context: CallContext, params: StabilityParams) -> dict[str, Any]:
         return stability.view(limit=max(0, min(params.limit, stability.capacity)), type_=params.type)
 
-    def get_channels(context: CallContext, params: ChannelsStatusParams) -> dict[str, Any]:
-        return {
-            "ts": now_ms(),
-            "channelOrder": [],
-            "channelLabels": {},
-            "channelDetailLabels": {},
-            "channelSystemImages": {},
-            "channelMeta": [],
-            "eventLoop": health.loop.view(),
-            "channels": {},
-            "channelAccounts": {},
-            "channelDefaultAccountId": {},
-            "statusIssues": [],
-        }
-
     def get_system(context: CallContext, params: NoParams) -> dict[str, Any]:
         return {
             "machineName": platform.node(),
@@ -221,7 +200,6 @@ def register(
     table.method("gateway.listeners", scope=read)(get_listeners)
     table.method("diagnostics.stability", scope=read, params=StabilityParams)(get_stability)
     table.method("system.info", scope="operator.admin", params=NoParams, lenient=True)(get_system)
-    table.method("channels.status", scope=read, params=ChannelsStatusParams)(get_channels)
 
 
 def host_facts(version: str, host: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 import trio
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHeader, NegotiationError
+from websockets.exceptions import InvalidHeader
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -25,8 +25,10 @@ from websockets.typing import Subprotocol
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.addresses import limiter_key
 from openclaw_gateway.server.core import ServerCore
+from openclaw_gateway.server.dialect import choose_subprotocol, dialect_of
 from openclaw_gateway.server.gatekeeper import TransportCredential
 from openclaw_gateway.server.session import Session
+from openclaw_gateway.server.underway import UnderWay
 from openclaw_gateway.server.upgrade import SECURITY_HEADERS, HttpServer, UpgradeRequest
 from openclaw_gateway.server.wire import Wire
 
@@ -34,7 +36,6 @@ __all__ = ["ConnectionServer"]
 
 RETRY_AFTER_SECONDS: Final = 2
 OPENING_SECONDS: Final = 10.0  # for what comes before HTTP: TLS handshake, PROXY header
-PROTOBUF: Final = "openclaw.v4.proto"  # asked for by clients of a later dialect; echoing it would promise to speak it
 _MAX_QUERY_FIELDS: Final = 32
 
 log = get_logger("connection")
@@ -50,16 +51,17 @@ class ConnectionServer:
         self.draining = False
         self.wires: dict[Wire, None] = {}
         self._empty = trio.Event()
+        self._under_way = UnderWay(core.registry.strangers)
 
     async def serve(self, wire: Wire) -> None:
         """Serve one connection to its end. Cancelling drops it at once."""
         strangers = self.core.registry.strangers
         self.wires[wire] = None
-        strangers.add(wire, limiter_key(wire.peer[0]))
         try:
-            if wire.opens and not await self._open(wire):
-                return
-            upgrade = await self.http.serve(wire)
+            with self._under_way.serving(wire, limiter_key(wire.peer[0])):
+                if wire.opens and not await self._open(wire):
+                    return
+                upgrade = await self.http.serve(wire)
             if upgrade is not None:
                 await self._upgrade(wire, upgrade)
         except Exception as exc:
@@ -125,6 +127,7 @@ class ConnectionServer:
             _credential(request),
             conn_id=str(uuid.uuid4()),
             nonce=str(uuid.UUID(bytes=secrets.token_bytes(16), version=4)),
+            dialect=dialect_of(response.headers.get("Sec-WebSocket-Protocol")),
         )
         await session.run(response.serialize(), request.trailing)
 
@@ -145,17 +148,12 @@ def _handshake(request: UpgradeRequest) -> Response:
     except InvalidHeader as exc:
         return _response(HTTPStatus.BAD_REQUEST, f"The {exc.name} header cannot be read.\n")
     asked = Request(request.target.decode("latin-1"), headers)
-    return ServerProtocol(select_subprotocol=_first_subprotocol).accept(asked)
+    return ServerProtocol(select_subprotocol=_choose_subprotocol).accept(asked)
 
 
-def _first_subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """A requested subprotocol is echoed (spec wire.md section 1)."""
-    for name in offered:
-        if name != PROTOBUF:
-            return name
-    if offered:
-        raise NegotiationError(f"subprotocol {PROTOBUF} is not spoken yet")
-    return None
+def _choose_subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    chosen = choose_subprotocol(offered)
+    return Subprotocol(chosen) if chosen is not None else None
 
 
 def _credential(request: UpgradeRequest) -> TransportCredential:

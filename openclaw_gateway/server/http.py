@@ -4,20 +4,23 @@ Owns the routes and the order of checks in front of them. It must not know how a
 caller is admitted (`server.gatekeeper`): a route names the scope it needs and the RPC checker enforces it (V41).
 
 Order of checks, each before the next costs anything: canonical path (V40) → route and method (404, 405: before any
-accounting, V14) → cross-site and Host (V4) → credentials from headers → body (1 MiB, 10 s; V47). Default-deny: what is
-not in the table is 404.
+accounting, V14) → cross-site and Host (V4) → credentials from headers → the scope of its RPC twin (V41) → body (1 MiB
+where the route says nothing else, 10 s; V47). Default-deny: what is not in the table is 404.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 import msgspec
 import trio
 
+from openclaw_gateway.errors import flat_errors
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.locality import Peer
 from openclaw_gateway.policy.network import beyond_ceiling
@@ -27,6 +30,7 @@ from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.rpc.dispatch import Dispatcher
 from openclaw_gateway.rpc.table import CallError
 from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant, Rejection
+from openclaw_gateway.server.underway import under_way
 from openclaw_gateway.server.upgrade import SECURITY_HEADERS, WIRE
 from openclaw_gateway.server.wire import Wire
 from openclaw_gateway.value import Value
@@ -48,6 +52,8 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_SECONDS: Final = 10.0
 _SAFE_PATH: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-._~")
 
+_Result = TypeVar("_Result")
+
 log = get_logger("http")
 
 
@@ -60,30 +66,45 @@ class HttpRequest(Value):
     headers: Mapping[bytes, bytes]
     peer: Peer
     body: Callable[[], Awaitable[bytes]]
+    query: bytes = attrs.field(default=b"", repr=False)  # what follows the ?, as sent; may hold a secret
+
+
+Write = Callable[[bytes], Awaitable[None]]
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class HttpReply(Value):
+    """``stream`` writes the body piece by piece instead; it is cancelled when the client leaves."""
+
     status: int
     body: bytes = b""
     content_type: bytes = b"application/json"
     headers: Sequence[tuple[bytes, bytes]] = ()
+    stream: Callable[[Write], Awaitable[None]] | None = None
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Route(Value):
     """``scope`` None: open to everybody (the probes); else the caller must be admitted, and holds what the checker
-    finds.
+    finds. ``twin``: the RPC method that the route is another way to; whoever may not call it may not use the route,
+    and its body is not read (V41). ``leaving_cancels``: the handler is cancelled when its client leaves.
     """
 
     methods: tuple[str, ...]
     handler: Callable[[HttpRequest, Grant | None], Awaitable[HttpReply]]
     needs_admission: bool = True
     probe: bool = False  # answers while draining and while gateway.transports.http is disabled
+    twin: str | None = None
+    max_body: int = MAX_BODY_BYTES
+    leaving_cancels: bool = False
     every_method: bool = False  # the handler answers every method itself, and nothing but GET does anything
 
 
 class BodyTooBig(Exception):
+    pass
+
+
+class ClientLeft(Exception):  # control flow: there is nobody to answer
     pass
 
 
@@ -156,8 +177,15 @@ class HttpApp:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
+        with ExitStack() as admitted:
+            await self._serve(scope, receive, send, admitted)
+
+    async def _serve(self, scope: Any, receive: Any, send: Any, admitted: ExitStack) -> None:
+        """One request; ``admitted`` holds its place among those under way until its last byte is out."""
         try:
-            reply = await self._answer(scope, receive)
+            reply = await self._answer(scope, receive, admitted)
+        except ClientLeft:
+            return
         except Exception as exc:
             log.exception("request failed", exc=exc, path=scope["path"])
             reply = text_reply(500, "Internal Server Error")
@@ -167,11 +195,29 @@ class HttpApp:
         headers += [*reply.headers, *self._cors_headers(scope)]
         # RFC 9110 section 8.6: what has no content has no length of it.
         if reply.status not in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
-            headers += [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body))]
+            headers.append((b"content-type", reply.content_type))
+            if reply.stream is None:
+                headers.append((b"content-length", b"%d" % len(reply.body)))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        if reply.stream is not None and not head_only:
+            await self._stream(reply.stream, scope, receive, send)
+            return
         await send({"type": "http.response.body", "body": b"" if head_only else reply.body})
 
-    async def _answer(self, scope: Any, receive: Any) -> HttpReply:
+    async def _stream(self, stream: Callable[[Write], Awaitable[None]], scope: Any, receive: Any, send: Any) -> None:
+        async def write(data: bytes) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+        try:
+            await _while_there(receive, lambda: stream(write))
+        except ClientLeft:
+            return
+        except Exception as exc:  # the head is out: ending without the last chunk is how HTTP says that it broke
+            log.exception("request failed", exc=exc, path=scope["path"])
+            raise
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _answer(self, scope: Any, receive: Any, admitted: ExitStack) -> HttpReply:
         raw_path: bytes = scope["raw_path"]
         if not _canonical(raw_path):
             return text_reply(400, "Bad Request: not a canonical path")
@@ -199,30 +245,52 @@ class HttpApp:
         if refusal is not None:
             return refusal
         request = HttpRequest(
-            method=method, path=path, headers=headers, peer=peer, body=lambda: _read_body(headers, receive)
+            method=method,
+            path=path,
+            headers=headers,
+            peer=peer,
+            body=lambda: _read_body(headers, receive, route.max_body),
+            query=scope.get("query_string", b""),
         )
         if not route.needs_admission:
             return await route.handler(request, None)
-        return await self._admit(route, request)
+        return await self._admit(route, request, receive, admitted)
 
-    async def _admit(self, route: Route, request: HttpRequest) -> HttpReply:
+    async def _admit(self, route: Route, request: HttpRequest, receive: Any, admitted: ExitStack) -> HttpReply:
         """Let the caller in by its headers, read the body, ask again where the rules changed meanwhile (V16)."""
         bearer = _bearer(request.headers)
+        counted = False
         while True:
             rules = self._gatekeeper.rules
             verdict = await self._gatekeeper.http(peer=request.peer, bearer=bearer)
             if isinstance(verdict, Rejection):
                 return await refuse(verdict)
+            refusal = self._twin_refusal(route, verdict)
+            if refusal is not None:
+                return refusal
+            counted = counted or admitted.enter_context(under_way())
+            if not counted:
+                text = "too many requests are under way"
+                return json_reply(503, _http_error(text, "overloaded"), (b"retry-after", b"2"))
             try:
                 body = await request.body()
             except BodyTooBig:
-                return json_reply(413, _http_error(f"body over {MAX_BODY_BYTES} bytes", "payload_too_large"))
+                return json_reply(413, _http_error(f"body over {route.max_body} bytes", "payload_too_large"))
             except trio.TooSlowError:
                 text = f"body not received within {BODY_SECONDS:g} s"
                 return json_reply(408, _http_error(text, "request_timeout"))
             if self._gatekeeper.rules is rules:
-                return await route.handler(attrs.evolve(request, body=_already(body)), verdict)
+                handle = partial(route.handler, attrs.evolve(request, body=_already(body)), verdict)
+                return await _while_there(receive, handle) if route.leaving_cancels else await handle()
             request = attrs.evolve(request, body=_already(body))
+
+    def _twin_refusal(self, route: Route, grant: Grant) -> HttpReply | None:
+        """The RPC checker's word on a route that is another way to a method (V41)."""
+        table, scopes = self._dispatcher.table, frozenset(grant.scopes)
+        if route.twin is None or route.twin in table.view(grant.role, scopes):
+            return None
+        error = table.refusal(route.twin, grant.role, scopes)
+        return json_reply(403, {"error": {"message": error.message, "type": "forbidden", **error.to_wire()}})
 
     def _route(self, path: str) -> Route | None:
         route = self.routes.get(path)
@@ -373,9 +441,28 @@ def _already(body: bytes) -> Callable[[], Awaitable[bytes]]:
     return read
 
 
-async def _read_body(headers: Mapping[bytes, bytes], receive: Any) -> bytes:
+async def _while_there(receive: Any, work: Callable[[], Awaitable[_Result]]) -> _Result:
+    """What ``work`` gives, unless the client leaves before. Raises `ClientLeft`; the body has been read by now."""
+    done: list[_Result] = []
+
+    async def watch(scope: trio.CancelScope) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        scope.cancel()
+
+    with flat_errors():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, nursery.cancel_scope)
+            done.append(await work())
+            nursery.cancel_scope.cancel()
+    if not done:
+        raise ClientLeft
+    return done[0]
+
+
+async def _read_body(headers: Mapping[bytes, bytes], receive: Any, limit: int = MAX_BODY_BYTES) -> bytes:
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+    if not length.isdigit() or int(length) > limit:
         raise BodyTooBig
     body = bytearray()
     with trio.fail_after(BODY_SECONDS):
@@ -384,7 +471,7 @@ async def _read_body(headers: Mapping[bytes, bytes], receive: Any) -> bytes:
             if message["type"] != "http.request":
                 raise trio.TooSlowError
             body += message.get("body", b"")
-            if len(body) > MAX_BODY_BYTES:
+            if len(body) > limit:
                 raise BodyTooBig
             if not message.get("more_body", False):
                 return bytes(body)

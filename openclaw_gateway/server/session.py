@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import re
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any, Final
@@ -38,22 +37,16 @@ from openclaw_gateway.protocol.close import Close, CloseCode
 from openclaw_gateway.protocol.connect import bearer_params
 from openclaw_gateway.protocol.device import Challenge
 from openclaw_gateway.protocol.errors import WireError, hinted, wire_error
-from openclaw_gateway.protocol.frames import (
-    FrameFault,
-    decode_request,
-    encode_error,
-    encode_event,
-    encode_ok,
-    splice_seq,
-)
+from openclaw_gateway.protocol.frames import FrameFault
 from openclaw_gateway.rpc.table import CallError, MethodSpec
 from openclaw_gateway.server.closing import CloseScope
 from openclaw_gateway.server.core import ServerCore
+from openclaw_gateway.server.dialect import OPENCLAW, Dialect
 from openclaw_gateway.server.gatekeeper import Grant, Rejection, TransportCredential
 from openclaw_gateway.server.recording import record_channel
 from openclaw_gateway.server.secure import GREETINGS, OFFER, ChannelFault, SecureDoor, SecureLink
 from openclaw_gateway.server.wire import Wire
-from openclaw_gateway.server.writer import Writer, text_frame
+from openclaw_gateway.server.writer import Writer
 
 __all__ = ["Session"]
 
@@ -64,7 +57,6 @@ MAX_RUNNING: Final = 64  # calls in flight per connection that need a task
 MAX_WRONG_ROLE: Final = 10
 GOODBYE_SECONDS: Final = 2.0
 CUT_SECONDS: Final = 0.8  # the same where authority was taken back: all is over within a second (AUTH-5)
-_ID = re.compile(rb'"id"\s*:\s*"([^"\\]{1,256})"')
 
 TEXT, BINARY, CONT, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PONG
 log = get_logger("session")
@@ -77,6 +69,7 @@ class Session:
         "_admitting",
         "_core",
         "_credential",
+        "_dialect",
         "_farewell",
         "_fragments",
         "_fragments_text",
@@ -113,8 +106,9 @@ class Session:
     )
 
     def __init__(
-        self, core: ServerCore, wire: Wire, peer: Peer, credential: TransportCredential, *, conn_id: str, nonce: str
-    ) -> None:
+        self, core: ServerCore, wire: Wire, peer: Peer, credential: TransportCredential, *, conn_id: str, nonce: str,
+        dialect: Dialect = OPENCLAW,
+    ) -> None:  # fmt: skip
         self._core = core
         self.wire = wire
         self.peer = peer
@@ -135,12 +129,13 @@ class Session:
         self.grant: Grant | None = None
         self.role = ""
         self.scopes: frozenset[str] = frozenset()
-        self.dialect = "openclaw"
+        self._dialect = dialect
+        self.dialect = dialect.name  # until the first frame says that it is JSON-RPC
         self._methods: Mapping[str, MethodSpec] = {}
         self._on_message = self._handshake_message
         self._secure: SecureLink | None = None  # from a greeting on
         self._inner = self._on_message  # who takes what comes out of the secure channel
-        self._wrap: Callable[[bytes], bytes] = text_frame  # a body as the frame in which it leaves
+        self._wrap: Callable[[bytes], bytes] = dialect.wrap  # a body as the frame in which it leaves
         self._admitting = False
         self._parked: list[bytes] = []
         self._running: set[trio.CancelScope] = set()
@@ -220,9 +215,9 @@ class Session:
     def _greet(self, switching: bytes) -> None:
         """The 101 and the challenge in one flush (PROTO-2)."""
         payload: dict[str, Any] = {"nonce": self.challenge.nonce, "ts": self.challenge.ts_ms}
-        if self._core.secure is not None and self._core.secure.offered:
+        if self._core.secure is not None and self._core.secure.offered and self._dialect is OPENCLAW:
             payload["secureChannel"] = OFFER
-        self.writer.push(switching + text_frame(encode_event("connect.challenge", payload)))
+        self.writer.push(switching + self._wrap(self._dialect.greeting("connect.challenge", payload)))
         self.writer.flush()
 
     async def _barrier(self, trailing: bytes) -> None:
@@ -279,7 +274,7 @@ class Session:
             self.scope.close(CloseCode.TOO_BIG)
             return
         error = wire_error("too-big", limit=self._core.limits.max_payload)
-        id_ = _id_of_oversized(data, self._core.limits.max_payload)
+        id_ = _id_of_oversized(data, self._core.limits.max_payload, self._dialect.find_id)
         if id_ is not None:
             self._reply_error(id_, error)
         self.scope.close(CloseCode.TOO_BIG, error.message)
@@ -328,17 +323,18 @@ class Session:
             else:
                 self._parked.append(data)
             return
-        door = self._core.secure
+        door = self._core.secure if self._dialect is OPENCLAW else None
         if door is not None and (door.offered and data[:1] in GREETINGS if self._secure is None else not self.secure):
             self._greet_securely(door, data)
             return
-        dialect = jsonrpc.sniff(data)
-        if dialect == "jsonrpc":
+        if self._dialect is OPENCLAW and jsonrpc.sniff(data) == "jsonrpc":
             self._jsonrpc_first(data)
             return
-        request = decode_request(data)
+        request = self._dialect.decode(data, PRE_AUTH_BYTES)
         if isinstance(request, FrameFault):
-            if request.json:
+            if request.fatal is not None:
+                self.scope.close(request.fatal, request.fault)
+            elif request.json:
                 self.scope.close(CloseCode.POLICY, "invalid request frame")
             else:
                 self.scope.close(CloseCode.NORMAL)
@@ -455,7 +451,7 @@ class Session:
         self.grant, self.role, self.scopes = grant, grant.role, frozenset(grant.scopes)
         self.scope.keep_open()
         self._methods = under_ceiling(core.table.view(self.role, self.scopes), self.peer.arrival.ceiling)
-        self._inner = self._openclaw_message if self.dialect == "openclaw" else self._jsonrpc_message
+        self._inner = self._jsonrpc_message if self.dialect == "jsonrpc" else self._openclaw_message
         if self._secure is None:
             self._on_message = self._inner
             self._protocol.max_message_size = core.limits.max_payload
@@ -476,16 +472,20 @@ class Session:
     # --- calls
 
     def _openclaw_message(self, data: bytes) -> None:
-        request = decode_request(data)
+        request = self._dialect.decode(data, self._core.limits.max_payload)
         if isinstance(request, FrameFault):
-            if request.json:
+            if request.fatal is CloseCode.TOO_BIG:
+                self._reply_error(request.id or "invalid", wire_error("too-big", limit=self._core.limits.max_payload))
+            elif request.json:
                 self._reply_error(request.id or "invalid", wire_error("invalid-frame", fault=request.fault))
+            if request.fatal is not None:
+                self.scope.close(request.fatal, request.fault)
             return
         spec = self._methods.get(request.method)
         if spec is not None and spec.inline:
             try:
                 payload = self._core.dispatcher.run_inline(spec, self, request.params)
-                self.writer.push(self._wrap(encode_ok(request.id, payload)))
+                self.writer.push(self._wrap(self._dialect.ok(request.id, spec.name, payload)))
             except CallError as exc:
                 self._reply_error(request.id, exc.error)
             except (TypeError, ValueError, OverflowError) as exc:  # the handler's result cannot be JSON
@@ -543,7 +543,7 @@ class Session:
     async def _run_call(self, spec: MethodSpec, id_: str, params: msgspec.Raw) -> None:
         try:
             payload = await self._core.dispatcher.run(spec, self, params)
-            self.writer.push(self._wrap(encode_ok(id_, payload)))
+            self.writer.push(self._wrap(self._dialect.ok(id_, spec.name, payload)))
         except CallError as exc:
             self._reply_error(id_, exc.error)
         except (TypeError, ValueError, OverflowError) as exc:
@@ -579,19 +579,20 @@ class Session:
         return None if call.notification else reply
 
     def _reply(self, id_: jsonrpc.Id, payload: Any) -> None:
-        if self.dialect == "openclaw":
-            self.writer.push(self._wrap(encode_ok(str(id_), payload)))
-        else:
+        """The answer to ``connect``."""
+        if self.dialect == "jsonrpc":
             self.writer.push(self._wrap(jsonrpc.encode_result(id_, payload)))
+        else:
+            self.writer.push(self._wrap(self._dialect.ok(str(id_), "connect", payload)))
         self.writer.flush()
 
     def _reply_error(self, id_: jsonrpc.Id, error: WireError) -> None:
         if self.grant is None:
             error = hinted(error)  # whoever is turned away hears what to do next (AUTH-2)
-        if self.dialect == "openclaw":
-            self.writer.push(self._wrap(encode_error(str(id_), error.to_wire())))
-        else:
+        if self.dialect == "jsonrpc":
             self.writer.push(self._wrap(jsonrpc.encode_error(id_, error)))
+        else:
+            self.writer.push(self._wrap(self._dialect.error(str(id_), error.to_wire())))
 
     # --- events
 
@@ -600,16 +601,14 @@ class Session:
         writer = self.writer
         if self.grant is None or not writer.has_room(droppable=event.droppable):
             return False
-        if self.dialect == "openclaw":
-            body = event.body
-            if event.numbered:
-                writer.seq += 1
-                body = splice_seq(body, writer.seq)
-        else:
+        if event.numbered:
+            writer.seq += 1
+        seq = writer.seq if event.numbered else None
+        if self.dialect == "jsonrpc":
             body = jsonrpc.encode_event(event.name, event.payload, state_version=event.state_version)
-            if event.numbered:
-                writer.seq += 1
-                body = jsonrpc.splice_seq(body, writer.seq)
+            body = body if seq is None else jsonrpc.splice_seq(body, seq)
+        else:
+            body = self._dialect.event(event, seq)
         writer.push(self._wrap(body))
         writer.flush()
         return not self.scope.closing
@@ -700,7 +699,7 @@ def _is_utf8(data: bytes | bytearray | memoryview) -> bool:
     return True
 
 
-def _id_of_oversized(data: bytes, limit: int) -> str | None:
+def _id_of_oversized(data: bytes, limit: int, find_id: Callable[[bytes], str | None]) -> str | None:
     """The request id at the beginning of a frame over the limit, if ``data`` starts at a frame and holds it."""
     view = memoryview(data)
     while len(view) >= 14:
@@ -712,8 +711,6 @@ def _id_of_oversized(data: bytes, limit: int) -> str | None:
             size, head = int.from_bytes(view[2:10], "big"), 10
         if size > limit:
             mask, start = bytes(view[head : head + 4]), bytes(view[head + 4 : head + 4 + 2048])
-            plain = bytes(byte ^ mask[index & 3] for index, byte in enumerate(start))
-            found = _ID.search(plain)
-            return found.group(1).decode("utf-8", "replace") if found is not None else None
+            return find_id(bytes(byte ^ mask[index & 3] for index, byte in enumerate(start)))
         view = view[head + 4 + size :]
     return None

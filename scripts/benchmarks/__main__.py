@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import chat, device_token, discovery, finding, measure, node_invoke, node_stats, official_node, tls
+from . import chat, device_token, dialects, discovery, finding, measure, node_invoke, node_stats, official_node, tls
 from .load import LoadError, request_frame
 from .report import Row, failed, markdown, table
 from .servers import TOKEN, Official, Server, openclaw, ours, program
 
 GROUPS = (
     "start", "memory", "discovery", "connect", "throughput", "invoke", "official-node", "echo", "idle", "connections",
-    "node-stats", "fanout", "chat", "tls", "reference",
+    "node-stats", "fanout", "chat", "tls", "dialects", "reference",
 )  # fmt: skip
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
@@ -186,6 +186,10 @@ def _rest(official: Official, only: set[str], quick: bool) -> list[Row]:
         with tempfile.TemporaryDirectory(prefix="openclaw-bench-") as folder:
             scale = (2, 60, 100) if quick else (3, 200, 300)
             rows += tls.rows(official, Path(folder), rounds=scale[0], count=scale[1], connections=scale[2])
+    if "dialects" in only:
+        _say("Protocol Buffers beside JSON")
+        with measure.pinned(ours) as server:
+            rows += dialects.rows(server, 0.2 if quick else 0.5)
     if "reference" in only:
         _say("the reference client")
         seconds = 1.0 if quick else 3.0
@@ -228,6 +232,9 @@ here is a timed test: a busy machine moves every number, so read the ratios.
   words, which come after ours and after the message is durable.
 - **TLS** rows connect one at a time with Python's own `ssl` on the client's side, whose share of the time is the same
   for all; OpenClaw asks for no client certificates, so mTLS stands beside its TLS.
+- **Protobuf** rows compare this gateway with itself: the subprotocol `openclaw.v4.proto` beside JSON, for the same
+  frames. "Read" is from the message to the method's parameters, "written" from a handler's value to the message, and
+  calls go through a running gateway whose own CPU time is counted.
 - **Reference client** rows use `@openclaw/gateway-client` itself, whose own speed limits what it can see.
 """
 

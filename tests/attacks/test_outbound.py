@@ -149,7 +149,9 @@ def test_v56_a_name_or_an_open_network_gets_no_cleartext(environment: dict[str, 
 
 
 def test_v56_the_gateway_itself_dials_out_with_no_credentials() -> None:
-    """The one outbound request of a running gateway (its self-probe) is a bare HEAD to its own listener."""
+    """The one outbound request of a running gateway on its own account (its self-probe) is a bare HEAD to its own
+    listener. Model services are asked with their own keys (models/service.py; tests/agents/test_model_agent.py).
+    """
     import ast
 
     package = ROOT / "openclaw_gateway"
@@ -159,7 +161,7 @@ def test_v56_the_gateway_itself_dials_out_with_no_credentials() -> None:
             name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
             if name in {"open_tcp_stream", "open_ssl_over_tcp_stream", "create_connection", "AsyncClient", "urlopen"}:
                 dialling.add(path.relative_to(package).parts[0])
-    # What calls out: listed by package. channels, models and hooks go where the configuration says, each with its own key.
+    # What calls out, by package. channels, models and hooks go where the configuration says, each with its own key.
     assert dialling <= {"client", "cli", "server", "ops", "testing", "channels", "models", "hooks"}
     operating = [path.name for path in (package / "ops").rglob("*.py") if "open_tcp_stream" in path.read_text()]
     assert operating == ["doctor_network.py"]

@@ -257,12 +257,12 @@ def test_a_password_without_a_type_means_the_password(home: Home) -> None:
 
 
 def test_cfg1_unknown_keys_cost_one_warning(home: Home) -> None:
-    loaded = home.load("""{ skills: { defaults: {} }, models: {}, gateway: { prot: 1, portals: { enabled: true } },
+    loaded = home.load("""{ skills: { defaults: {} }, mcp: {}, gateway: { prot: 1, portals: { enabled: true } },
         channels: { telegram: { dm: { polcy: "open" }, groups: {} } }, $schema: "x" }""")
     assert len(loaded.warnings) == 1
     for name in (
         "skills",
-        "models",
+        "mcp",
         "gateway.prot (did you mean gateway.port?)",
         "gateway.portals",
         "channels.telegram.dm.polcy",

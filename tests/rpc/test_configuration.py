@@ -258,14 +258,14 @@ def _lines(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
 
 async def test_cfg1_a_start_says_what_is_not_in_use_as_written(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     faulty = {"port": 0, "auth": {"token": TOKEN}, "frobnicate": 1, "nodes": {"invokeTimeoutMs": "soon"}}
-    home.write(json.dumps({"gateway": faulty, "agents": {}, "models": {}}))
+    home.write(json.dumps({"gateway": faulty, "agents": {}, "mcp": {}}))
     async with home.open(listen=True) as gateway, connect_peer(gateway) as peer:
         assert (await _get_health(gateway.port))["degraded"] == ["gateway.nodes.invokeTimeoutMs"]
         assert (await peer.request("health"))["configReload"] == {"hotReloadStatus": "degraded"}
         (fault,) = _lines(caplog, "configuration fault")
         assert "key=gateway.nodes.invokeTimeoutMs" in fault
         (ignored,) = _lines(caplog, "ignored, because")
-        assert all(name in ignored for name in ("models", "gateway.frobnicate"))
+        assert all(name in ignored for name in ("mcp", "gateway.frobnicate"))
         home.change(gateway, _config())
         assert "degraded" not in await _get_health(gateway.port)
         assert (await peer.request("health"))["configReload"] == {"hotReloadStatus": "ok"}

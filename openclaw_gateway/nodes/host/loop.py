@@ -250,6 +250,7 @@ class _Life:
             client_certificate=setup.client_certificate,
             allow_insecure=setup.allow_insecure,
             secure=self._wish(),
+            protocol="json",
         )
 
     def _after_refusal(self, error: ConnectFailed) -> float:

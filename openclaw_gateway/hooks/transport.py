@@ -1,0 +1,37 @@
+"""The HTTP client of what dials out here, without anything of ours in it.
+
+Owns its settings. Invariants: no proxy, ``.netrc`` or other credential of the environment goes along, no cookie is kept
+or sent, redirects are not followed, TLS is verified (V56).
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["open_client"]
+
+MAX_CONNECTIONS: Final = 16
+
+
+def open_client(seconds: float, tls: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+    """A client for single requests; ``tls`` instead of the system's certificates. The caller closes it."""
+    from http.cookiejar import DefaultCookiePolicy
+
+    import httpx
+
+    from openclaw_gateway._version import __version__
+
+    client = httpx.AsyncClient(
+        timeout=httpx.Timeout(seconds),
+        limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0),
+        follow_redirects=False,
+        trust_env=False,
+        verify=tls if tls is not None else ssl.create_default_context(),
+        headers={"user-agent": f"openclaw-gateway/{__version__}", "accept-encoding": "identity"},
+    )
+    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return client
