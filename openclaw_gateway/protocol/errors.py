@@ -524,7 +524,7 @@ ERRORS: dict[str, ErrorRow] = {
         UNAVAILABLE,
         "there are {limit} sessions already",
         "The gateway keeps no more conversations than that.",
-        'delete sessions that are not needed: openclaw gateway call sessions.delete --params \'{{"key": "..."}}\'',
+        "openclaw gateway call sessions.list, then sessions.delete for those that are not needed",
         detail="SESSION_LIMIT",
     ),
     "queue-full": ErrorRow(
