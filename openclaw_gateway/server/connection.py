@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl
@@ -100,11 +100,13 @@ class ConnectionServer:
         for wire in tuple(self.wires):
             wire.abort()
 
-    def abort_certified(self, device_id: str) -> None:
-        """Drop the connections that are still HTTP and came with a certificate of that device; a WebSocket is told."""
+    def abort_http(self, ends: Callable[[Wire], bool]) -> None:
+        """Drop those of the connections that ``ends`` picks that are still HTTP, or not even that; a WebSocket is told
+        by its session.
+        """
         sessions = {session.wire for session in self.core.registry.live}
         for wire in tuple(self.wires):
-            if wire.arrival.certificate == device_id and wire not in sessions:
+            if wire not in sessions and ends(wire):
                 wire.abort()
 
     async def _upgrade(self, wire: Wire, request: UpgradeRequest) -> None:

@@ -172,7 +172,8 @@ class Gatekeeper:
         if claim is not None:
             off = None if rules.tailnet else refused_claim("tailscale_off")
             return attrs.evolve(peer, tailnet=claim if rules.tailnet else None, vouched=off)
-        asked_for = (peer.arrival.auth or rules.admission.auth_type) == "trusted-proxy"
+        # What the rules say now, not what the listener said when a kept-alive connection came in (V16).
+        asked_for = rules.on(peer.arrival).admission.auth_type == "trusted-proxy"
         if rules.vouch is None or not asked_for:
             return peer
         trusted = peer.address in rules.peers.trusted_proxies

@@ -241,6 +241,30 @@ async def test_mtls_revoking_certificates_ends_them_and_leaves_the_device(tmp_pa
         assert rows.count("certificate.revoked") == 1
 
 
+async def test_mtls_taking_a_device_its_last_role_ends_what_its_certificate_opened(tmp_path: Path) -> None:
+    async with victim(tmp_path / "state", "optional") as gateway:
+        identity, where = await certified(gateway, tmp_path)
+        role = {"deviceId": identity.device_id, "role": "operator"}
+        async with connected(gateway, client_certificate=where) as through, connected(gateway, scopes=PAIRING) as admin:
+            await admin.call("device.token.rotate", role)
+            assert await through.call("health"), "a new token is no end of the certificate"
+            await admin.call("device.token.revoke", role)
+            with trio.fail_after(2):
+                assert (await through.wait_closed()).code == CloseCode.DEVICE_REMOVED
+        with pytest.raises(ConnectFailed):
+            async with connected(gateway, client_certificate=where):
+                pass
+
+
+async def test_mtls_a_device_that_removes_itself_over_its_certificate_reads_the_answer(tmp_path: Path) -> None:
+    async with victim(tmp_path / "state", "optional") as gateway:
+        identity, where = await certified(gateway, tmp_path)
+        async with connected(gateway, identity=identity, client_certificate=where, scopes=PAIRING) as leaving:
+            with trio.fail_after(5):
+                assert await leaving.call("device.pair.remove", {"deviceId": identity.device_id})
+                assert (await leaving.wait_closed()).code == CloseCode.DEVICE_REMOVED
+
+
 async def test_mtls_one_devices_certificate_does_not_carry_another_device(tmp_path: Path) -> None:
     async with victim(tmp_path / "state", "optional") as gateway:
         _, where = await certified(gateway, tmp_path)
