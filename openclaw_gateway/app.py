@@ -507,8 +507,8 @@ class Gateway:
         return listener_auth(config, auth, config.state_dir, self._env, overridden=overridden)
 
     def _certificates_ended(self, device_id: str, reason: str, spare: str | None = None) -> None:
-        """Whoever opened TLS with a certificate of that device is cut, whatever it authenticated with inside. ``spare``:
-        the id of the connection that asked for it, which ends behind its answer.
+        """Whoever opened TLS with a certificate of that device is cut, whatever it authenticated with inside.
+        ``spare``: the id of the connection that asked for it, which ends behind its answer.
         """
         for session in self._core.registry.live:
             if session.peer.arrival.certificate == device_id and session.conn_id != spare:
