@@ -76,6 +76,11 @@ class ConnectionServer:
         began = wire.peer[0]
         try:
             with trio.move_on_after(OPENING_SECONDS) as late:
+                await wire.announce()
+                if wire.peer[0] != began:
+                    # From here on it is the client's account: one client's stalled handshakes must not push out those
+                    # of everybody else behind the same proxy.
+                    self.core.registry.strangers.move(wire, limiter_key(wire.peer[0]))
                 await wire.open()
         except trio.BrokenResourceError as exc:
             log.info("connection not opened", peer=began, listener=wire.arrival.listener, reason=str(exc)[:200])
@@ -85,8 +90,6 @@ class ConnectionServer:
         if late.cancelled_caught:
             log.info("connection not opened", peer=began, listener=wire.arrival.listener, reason="no handshake in time")
             return False
-        if wire.peer[0] != began:
-            self.core.registry.strangers.move(wire, limiter_key(wire.peer[0]))
         return True
 
     async def wait_empty(self) -> None:

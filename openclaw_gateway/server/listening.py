@@ -77,7 +77,7 @@ class _AnnouncedWire(SocketWire):
     opens = True
     through: Listener
 
-    async def open(self) -> None:
+    async def announce(self) -> None:
         preface = self.through.plan.preface
         if preface is None:  # switched off between accept and here
             return

@@ -101,11 +101,13 @@ class TlsWire(Wire):
 
     # --- opening
 
+    async def announce(self) -> None:
+        if self._inner.opens:
+            await self._inner.announce()
+            self.arrival = attrs.evolve(self._inner.arrival, encrypted=True)
+
     async def open(self) -> None:
         """The handshake. Raises `trio.BrokenResourceError` with the reason; the caller sets the deadline."""
-        if self._inner.opens:
-            await self._inner.open()
-            self.arrival = attrs.evolve(self._inner.arrival, encrypted=True)
         first = await self._inner.receive_some()
         if not first:
             raise trio.BrokenResourceError("closed before a handshake")

@@ -132,6 +132,33 @@ async def test_v46_a_handshake_that_never_ends_is_counted_and_has_a_deadline(
 # --- mutual TLS
 
 
+async def test_v46_stalled_handshakes_behind_a_proxy_push_out_nobody_else_behind_it(tmp_path: Path) -> None:
+    def announced(client: str) -> bytes:
+        return f"PROXY TCP4 {client} 192.0.2.1 5 6\r\n".encode()
+
+    further = ListenerConfig(name="behind", port=0, proxy_protocol=True)
+    async with victim(tmp_path / "state", trusted_proxies=("127.0.0.1",), listeners=(further,)) as gateway:
+        listener = gateway.listening.get("behind")
+        assert listener is not None
+        strangers, stalled = gateway._core.registry.strangers, []
+        with trio.fail_after(8):
+            honest = await trio.open_tcp_stream("127.0.0.1", listener.port)
+            await honest.send_all(announced("198.51.100.7"))
+            while not strangers.count("198.51.100.7"):
+                await trio.sleep(0.01)
+            for _ in range(strangers.per_address + 4):
+                stream = await trio.open_tcp_stream("127.0.0.1", listener.port)
+                await stream.send_all(announced("203.0.113.1") + b"\x16\x03\x01")
+                stalled.append(stream)
+            while strangers.evicted < 4:
+                await trio.sleep(0.01)
+            assert strangers.count("127.0.0.1") == 0
+            tls = trio.SSLStream(honest, _context(), server_hostname="localhost")
+            await tls.do_handshake()
+        for stream in (honest, *stalled):
+            await trio.aclose_forcefully(stream)
+
+
 async def test_mtls_curl_without_a_certificate_fails_the_handshake(tmp_path: Path) -> None:
     async with victim(tmp_path / "state", "optional") as gateway:
         _, where = await certified(gateway, tmp_path)
