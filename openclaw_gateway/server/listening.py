@@ -95,6 +95,8 @@ class _AnnouncedWire(SocketWire):
 class Listener:
     """One open listener. ``accepted`` and ``denied`` count connections."""
 
+    arrival: Arrival
+
     def __init__(
         self, plan: ListenerPlan, sockets: list[socket.socket], refused: Callable[[str, str, str], None]
     ) -> None:
@@ -105,8 +107,15 @@ class Listener:
         self.use(plan)
 
     def use(self, plan: ListenerPlan) -> None:
-        """Go by ``plan`` from the next connection on."""
+        """Go by ``plan`` from the next connection on. `arrival` stays the same object while connections come in as
+        before.
+        """
+        before: ListenerPlan | None = getattr(self, "plan", None)
         self.plan = plan
+        if before is not None and not _otherwise(before, plan) and before.network == plan.network:
+            if before.auth != plan.auth:
+                self.arrival = attrs.evolve(self.arrival, auth=plan.auth)
+            return
         self.arrival = Arrival(
             listener=plan.name,
             provenance=plan.provenance,
@@ -278,8 +287,16 @@ class Listening:
             raise LocalProtocolError("nothing can be listened on: the gateway is not serving")
         listener = self._listeners[plan.name] = Listener(plan, sockets, self._refused)
         for sock in sockets:
-            self._connections.start_soon(serve_accepts, sock, self._serve, self._connections, listener.take)
+            self._connections.start_soon(serve_accepts, sock, self._welcome, self._connections, listener.take)
         return listener
+
+    async def _welcome(self, wire: Wire) -> None:
+        """Serve a connection, unless its listener changed after the accept and before this: then nobody saw it."""
+        listener = self._listeners.get(wire.arrival.listener)
+        if listener is None or listener.arrival is not wire.arrival:
+            wire.abort()
+            return
+        await self._serve(wire)
 
     def _end_outdated(self, before: ListenerPlan, now: ListenerPlan) -> None:
         """Whoever came in under ``before`` and would not come in like that under ``now`` goes."""

@@ -152,6 +152,27 @@ async def ended(stream: trio.SocketStream) -> bool:
     return False
 
 
+@pytest.mark.parametrize("change", ["deny", "cut", "nothing"])
+async def test_v16_a_connection_that_was_accepted_and_not_yet_begun_meets_the_rules_of_now(
+    listening: Gateway, change: str
+) -> None:
+    extra = listening.listening.open(plan("extra"))
+    with socket.create_server((V4, 0)) as server:
+        client = await trio.open_tcp_stream(*server.getsockname())
+        accepted, address = server.accept()
+        wire = extra.take(accepted, address)
+        assert wire is not None
+        async with client, trio.open_nursery() as nursery:
+            nursery.start_soon(listening.listening._welcome, wire)
+            if change == "cut":
+                listening.listening.cut("extra", "listener closed")
+            else:
+                network = denying(V4) if change == "deny" else NetworkRules()
+                listening.listening.replace(plan("extra", network=network))
+            assert await ended(client) == (change != "nothing")
+            nursery.cancel_scope.cancel()
+
+
 async def test_cut_ends_a_kept_alive_connection_that_could_ask_again(listening: Gateway) -> None:
     extra = listening.listening.open(plan("extra"))
     async with kept_alive(extra.port) as through, kept_alive(listening.port) as beside:
