@@ -98,7 +98,7 @@ from openclaw_gateway.server.secure import SecureDoor
 from openclaw_gateway.server.session import Session
 from openclaw_gateway.server.tailnet import Tailnet
 from openclaw_gateway.server.upgrade import HttpServer
-from openclaw_gateway.server.wire import StreamWire
+from openclaw_gateway.server.wire import StreamWire, Wire
 from openclaw_gateway.store import open_store
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ class Gateway:
         certificates.on_cut = self._certificates_ended
         issued.on_reuse = self._refresh_token_reused
         keys.on_revoked = self._api_key_revoked
-        self.listening = Listening(self._server.serve, audit=audit, cut=self._cut_listener)
+        self.listening = Listening(self._server.serve, audit=audit, end=self._end_connections)
         self.configured = ConfiguredListeners(
             self.listening, self.health, clients=certificates, tailnet=lambda: self.tailnet.addresses
         )
@@ -334,10 +334,12 @@ class Gateway:
         auths_before, self._listener_auth = self._listener_auth, auths
         rules_before = self.gatekeeper.rules
         self.gatekeeper.configure(self._gatekeeper_rules())
-        if (rules_before.vouch, rules_before.peers) != (self.gatekeeper.rules.vouch, self.gatekeeper.rules.peers):
-            self._close_vouched_sessions()
-        if rules_before.tailnet and not self.gatekeeper.rules.tailnet:
-            self._close_vouched_sessions("tailscale")
+        rules_now = self.gatekeeper.rules
+        others = (rules_before.vouch, rules_before.peers) != (rules_now.vouch, rules_now.peers)
+        self._close_vouched_sessions("trusted-proxy", everybody=others)
+        left_out = rules_before.tailnet and not rules_now.tailnet
+        if left_out or rules_before.identity_scopes != rules_now.identity_scopes:
+            self._close_vouched_sessions("tailscale", everybody=True)
         self._http.rules = rules.http_rules(config, served=self.tailnet.origin)
         if self._listen:
             self.tailnet.configure(config, self.port)
@@ -625,7 +627,9 @@ class Gateway:
         self._core.registry.cut_device(device_id, role, spare)
         if role is None:
             self.nodes.forget(device_id)
-            self._certificates.forget(device_id)
+            self._certificates.forget(device_id, spare)
+        elif not self._certificates.counts(device_id):
+            self._certificates_ended(device_id, "device revoked", spare)
 
     def _api_key_revoked(self, key_id: str) -> None:
         for session in self._core.registry:
@@ -654,11 +658,15 @@ class Gateway:
             if session.grant is not None and session.grant.method in _SHARED:
                 session.scope.close(CloseCode.POLICY, "gateway credentials changed")
 
-    def _close_vouched_sessions(self, method: str = "trusted-proxy") -> None:
-        """Whoever is here on a proxy's or the tailnet's word comes in again under the rules that hold now."""
+    def _close_vouched_sessions(self, method: str, *, everybody: bool) -> None:
+        """Whoever is here on a proxy's or the tailnet's word comes in again under the rules that hold now: everybody,
+        or those on whose listener that word counts no more.
+        """
         for session in self._core.registry:
             if session.grant is not None and session.grant.method == method:
-                session.scope.close(CloseCode.SERVICE_RESTART, "identity rules changed")
+                asked = self.gatekeeper.rules.on(session.peer.arrival).admission.auth_type
+                if everybody or asked != method:
+                    session.scope.close(CloseCode.SERVICE_RESTART, "identity rules changed")
 
     def _close_clear_nodes(self) -> None:
         for session in self._core.registry:
@@ -673,17 +681,20 @@ class Gateway:
         overridden = loaded.overridden if loaded is not None else ()
         return listener_auth(config, auth, config.state_dir, self._env, overridden=overridden)
 
-    def _certificates_ended(self, device_id: str, reason: str) -> None:
-        """Whoever opened TLS with a certificate of that device is cut, whatever it authenticated with inside."""
+    def _certificates_ended(self, device_id: str, reason: str, spare: str | None = None) -> None:
+        """Whoever opened TLS with a certificate of that device is cut, whatever it authenticated with inside.
+        ``spare``: the id of the connection that asked for it, which ends behind its answer.
+        """
         for session in self._core.registry.live:
-            if session.peer.arrival.certificate == device_id:
+            if session.peer.arrival.certificate == device_id and session.conn_id != spare:
                 session.cut(CloseCode.DEVICE_REMOVED, reason)
-        self._server.abort_certified(device_id)
+        self._server.abort_http(lambda wire: wire.arrival.certificate == device_id)
 
-    def _cut_listener(self, name: str, reason: str) -> None:
+    def _end_connections(self, ends: Callable[[Wire], bool], reason: str) -> None:
         for session in self._core.registry.live:
-            if session.peer.arrival.listener == name:
+            if ends(session.wire):
                 session.scope.close(CloseCode.SERVICE_RESTART, reason)
+        self._server.abort_http(ends)
 
     async def serve_until_drained(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and serve until a stop was asked for and is done; ``started`` once every address accepts. Raises

@@ -79,7 +79,8 @@ class IssuedCertificates:
         self._authority: ClientAuthority | None = None
         self._records: dict[str, CertificateRecord] = {}
         self._fault: str | None = "not loaded yet"
-        self.on_cut: Callable[[str, str], None] = lambda device_id, reason: None  # a device's certificates ended
+        # a device's certificates ended: its id, the reason, the id of the connection that has an answer to read first
+        self.on_cut: Callable[[str, str, str | None], None] = lambda device_id, reason, spare: None
 
     # --- what `server.tls` asks
 
@@ -120,6 +121,13 @@ class IssuedCertificates:
             raise ValueError("the pairings cannot be read") from exc
         return any(device.created_at_ms <= record.issued_at_ms for device in held)
 
+    def counts(self, device_id: str) -> bool:
+        """Whether any certificate of this device opens TLS as things are now."""
+        try:
+            return any(self._counts(record) for record in self.listed(device_id))
+        except ValueError:
+            return False
+
     # --- records
 
     def listed(self, device_id: str | None = None) -> list[CertificateRecord]:
@@ -150,10 +158,10 @@ class IssuedCertificates:
             partial(_delete, device_id=device_id), then=partial(self._forgotten, device_id), revokes=True
         )
 
-    def forget(self, device_id: str) -> None:
+    def forget(self, device_id: str, spare: str | None = None) -> None:
         """The device is gone, and its records with it: from this moment on in memory, too."""
         self._records = {key: record for key, record in self._records.items() if record.device_id != device_id}
-        self.on_cut(device_id, "device removed")
+        self.on_cut(device_id, "device removed", spare)
 
     async def reload(self) -> None:
         """Read the records anew. Raises `StoreError`."""
@@ -174,7 +182,7 @@ class IssuedCertificates:
 
     def _forgotten(self, device_id: str, count: int) -> None:
         self._records = {key: record for key, record in self._records.items() if record.device_id != device_id}
-        self.on_cut(device_id, "certificate revoked")
+        self.on_cut(device_id, "certificate revoked", None)
 
 
 @asynccontextmanager

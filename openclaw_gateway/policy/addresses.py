@@ -19,6 +19,7 @@ __all__ = [
     "NetworkSet",
     "canonical_ip",
     "canonical_text",
+    "carried_ipv4",
     "is_loopback",
     "is_private_literal",
     "limiter_key",
@@ -29,6 +30,8 @@ IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
+_NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
+_SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # RFC 3056
 _LOOPBACK: Final[tuple[IPNetwork, ...]] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 _PRIVATE: Final[tuple[IPNetwork, ...]] = (
     *_LOOPBACK,
@@ -60,6 +63,18 @@ def canonical_text(text: str) -> str:
     """The canonical spelling, or ``unknown`` (never the text itself: it may hold anything)."""
     address = canonical_ip(text)
     return "unknown" if address is None else str(address)
+
+
+def carried_ipv4(text: str) -> str | None:
+    """The IPv4 address that an IPv6 address was made of on the way (NAT64, 6to4); None: of none."""
+    address = canonical_ip(text)
+    if not isinstance(address, IPv6Address):
+        return None
+    if address in _NAT64:
+        return str(IPv4Address(int(address) & 0xFFFF_FFFF))
+    if address in _SIX_TO_FOUR:
+        return str(IPv4Address(int(address) >> 80 & 0xFFFF_FFFF))
+    return None
 
 
 def limiter_key(text: str) -> str:

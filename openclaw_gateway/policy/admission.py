@@ -529,7 +529,8 @@ def _redeem(
         reason: PairingReason = "role-upgrade" if q.approved_roles or q.revoked else "not-paired"
         needed = _pairing_needed(q, device_id, reason, asked, (*trail, "a person is asked: no phone app"))
         return attrs.evolve(needed, keep_trying=True, setup_id=setup.setup_id)
-    handed = handed_scopes(setup, role=role, client_id=client_id)
+    # A token that is taken along is good on other listeners too: it is no way round this one's ceiling.
+    handed = q.peer.arrival.ceiling.clip(handed_scopes(setup, role=role, client_id=client_id))
     return Admitted(
         role=role,
         scopes=asked,

@@ -31,6 +31,7 @@ __all__ = [
     "describe_peer",
     "host_name",
     "is_loopback_name",
+    "is_trusted_proxy",
     "trusted_proxies_hint",
 ]
 
@@ -180,7 +181,7 @@ def describe_peer(
     forwarded = seen.forwarded or arrival.relayed
     # What comes in through the listener that tailscale was pointed at, tailscaled wrote the headers of.
     tailscaled = arrival.provenance in {"tailscale-serve", "tailscale-funnel"} and is_loopback(address)
-    trusted = seen.forwarded and (tailscaled or address in rules.trusted_proxies)
+    trusted = seen.forwarded and (tailscaled or is_trusted_proxy(address, arrival, rules))
     said = _Attribution(host=seen.single(b"host"))
     if trusted:
         read = _by_forwarded if rules.client_header == "forwarded" and not tailscaled else _by_x_forwarded
@@ -207,6 +208,17 @@ def describe_peer(
         arrival=arrival,
         attributed=said.address is not None and not is_loopback(said.address),
     )
+
+
+def is_trusted_proxy(address: str, arrival: Arrival, rules: PeerRules) -> bool:
+    """Whether HTTP headers from ``address`` (canonical, of the connection) are a trusted proxy's.
+
+    Where bytes were relayed (a tunnel, a PROXY header) nobody read them on the way, so the relaying end has no word of
+    its own: its address, and every loopback address, may stand for whoever reached it.
+    """
+    if arrival.relayed and (is_loopback(address) or address == canonical_text(arrival.proxy or "")):
+        return False
+    return address in rules.trusted_proxies
 
 
 def _walk(hops: Sequence[str], rules: PeerRules) -> tuple[str | None, int]:

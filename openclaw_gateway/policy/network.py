@@ -4,7 +4,8 @@ Pure: addresses and rules in, verdicts out. Owns the allow and deny lists that a
 read, the ceilings of a listener, and `Arrival`, the record of how a connection came in. It must not know sockets.
 
 Invariants: deny outranks allow; a list of allowed networks that is there means that nobody else comes in, an address
-that cannot be read included; a v4-mapped spelling is the IPv4 address (V14), which no list can be slipped past with; a
+that cannot be read included; a v4-mapped spelling is the IPv4 address (V14), which no list can be slipped past with,
+and an IPv4 address that is denied is denied behind a translator too (NAT64, 6to4), where nothing is allowed by it; a
 ceiling only takes away; provenance is a fact about the listener and never read from what a peer sent (V36, V37).
 """
 
@@ -15,7 +16,7 @@ from typing import Final, Literal, TypeVar
 
 import attrs
 
-from openclaw_gateway.policy.addresses import NO_NETWORKS, NetworkSet
+from openclaw_gateway.policy.addresses import NO_NETWORKS, NetworkSet, carried_ipv4
 from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.protocol.scopes import KNOWN_OPERATOR_SCOPES, satisfies
 from openclaw_gateway.value import Value
@@ -57,7 +58,7 @@ class NetworkRules(Value):
 
     def refusal(self, address: str) -> str | None:
         """Why ``address`` (of the peer's socket) may not connect; None where it may."""
-        if address in self.deny:
+        if address in self.deny or carried_ipv4(address) in self.deny:
             return DENIED
         if self.allow.networks and address not in self.allow:
             return NOT_ALLOWED

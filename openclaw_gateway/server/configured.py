@@ -2,8 +2,8 @@
 
 Owns the way from a configuration to open listeners: plans (`server.plans`), TLS (`server.tls`, loaded when a listener
 first wants it), and what of it cannot be had. It must not know what is served. Invariants: nothing changes where the
-main listener cannot be opened as asked; a further listener that cannot is trouble of its own; while no certificate can
-be used, a listener that needs one stays shut and is opened when there is one.
+main listener cannot be opened as asked; a further listener that cannot is shut, which is trouble of its own; while no
+certificate can be used, a listener that needs one stays shut and is opened when there is one.
 """
 
 from __future__ import annotations
@@ -111,6 +111,8 @@ class ConfiguredListeners:
         try:
             listener = self._listening.replace(plan)
         except BindFailed as exc:
+            # As it was, it is not wanted any more: what was open to more people than now must not stay open.
+            self._listening.cut(plan.name, "listener closed")
             self._health.set(part, f"{exc}; fix: openclaw config get gateway.listeners")
             log.error("listener cannot be opened", listener=plan.name, error=str(exc))
             return

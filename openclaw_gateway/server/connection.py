@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl
@@ -78,6 +78,11 @@ class ConnectionServer:
         began = wire.peer[0]
         try:
             with trio.move_on_after(OPENING_SECONDS) as late:
+                await wire.announce()
+                if wire.peer[0] != began:
+                    # From here on it is the client's account: one client's stalled handshakes must not push out those
+                    # of everybody else behind the same proxy.
+                    self.core.registry.strangers.move(wire, limiter_key(wire.peer[0]))
                 await wire.open()
         except trio.BrokenResourceError as exc:
             log.info("connection not opened", peer=began, listener=wire.arrival.listener, reason=str(exc)[:200])
@@ -87,8 +92,6 @@ class ConnectionServer:
         if late.cancelled_caught:
             log.info("connection not opened", peer=began, listener=wire.arrival.listener, reason="no handshake in time")
             return False
-        if wire.peer[0] != began:
-            self.core.registry.strangers.move(wire, limiter_key(wire.peer[0]))
         return True
 
     async def wait_empty(self) -> None:
@@ -102,11 +105,13 @@ class ConnectionServer:
         for wire in tuple(self.wires):
             wire.abort()
 
-    def abort_certified(self, device_id: str) -> None:
-        """Drop the connections that are still HTTP and came with a certificate of that device; a WebSocket is told."""
+    def abort_http(self, ends: Callable[[Wire], bool]) -> None:
+        """Drop those of the connections that ``ends`` picks that are still HTTP, or not even that; a WebSocket is told
+        by its session.
+        """
         sessions = {session.wire for session in self.core.registry.live}
         for wire in tuple(self.wires):
-            if wire.arrival.certificate == device_id and wire not in sessions:
+            if wire not in sessions and ends(wire):
                 wire.abort()
 
     async def _upgrade(self, wire: Wire, request: UpgradeRequest) -> None:

@@ -45,7 +45,7 @@ from openclaw_gateway.policy.admission import (
     presented_secret,
 )
 from openclaw_gateway.policy.explain import RecentVerdicts, Remembered
-from openclaw_gateway.policy.locality import Peer, describe_peer, trusted_proxies_hint
+from openclaw_gateway.policy.locality import Peer, describe_peer, is_trusted_proxy, trusted_proxies_hint
 from openclaw_gateway.policy.lockout import CredentialClass, FailureKey, FailureLedger, failure_key
 from openclaw_gateway.policy.network import DIRECT, Arrival
 from openclaw_gateway.policy.origin import OriginVerdict, check_origin
@@ -175,10 +175,11 @@ class Gatekeeper:
         if claim is not None:
             off = None if rules.tailnet else refused_claim("tailscale_off")
             return attrs.evolve(peer, tailnet=claim if rules.tailnet else None, vouched=off)
-        asked_for = (peer.arrival.auth or rules.admission.auth_type) == "trusted-proxy"
+        # What the rules say now, not what the listener said when a kept-alive connection came in (V16).
+        asked_for = rules.on(peer.arrival).admission.auth_type == "trusted-proxy"
         if rules.vouch is None or not asked_for:
             return peer
-        trusted = peer.address in rules.peers.trusted_proxies
+        trusted = is_trusted_proxy(peer.address, peer.arrival, rules.peers)
         # Only where it would matter: asking the system for its addresses costs some system calls.
         here = trusted and (is_loopback(peer.address) or peer.address in self._own_addresses())
         voucher = Voucher(trusted=trusted, here=here, attributed=peer.attributed)

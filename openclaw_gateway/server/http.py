@@ -318,7 +318,7 @@ class HttpApp:
         """Whether this peer comes in without a credential of its own in the request."""
         if peer.vouched is not None and peer.vouched.ok:
             return True
-        return (peer.arrival.auth or self._gatekeeper.rules.on(peer.arrival).admission.auth_type) == "none"
+        return self._gatekeeper.rules.on(peer.arrival).admission.auth_type == "none"
 
     # --- CORS (C16): as the seed says, and never with credentials
 

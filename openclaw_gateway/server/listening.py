@@ -6,7 +6,9 @@ Owns listening sockets, the network rules in front of them, and what each connec
 
 Invariants: a peer that the network rules refuse is closed before a byte of it is read, costs one audit row (repeats are
 counted) and nothing that stays; a replacement whose sockets cannot be opened changes nothing; facts that need no other
-socket (rules, ceiling, certificate) take effect for the next connection without closing one; at most `MAX_LISTENERS`.
+socket (rules, ceiling, certificate) take effect at once: no connection is closed that would come in like that again,
+and every one is that would not; a listener that goes takes its connections along, those that are still HTTP too; at
+most `MAX_LISTENERS`.
 Everything is synchronous: no checkpoint lies between a check and what follows from it.
 """
 
@@ -75,7 +77,7 @@ class _AnnouncedWire(SocketWire):
     opens = True
     through: Listener
 
-    async def open(self) -> None:
+    async def announce(self) -> None:
         preface = self.through.plan.preface
         if preface is None:  # switched off between accept and here
             return
@@ -93,6 +95,8 @@ class _AnnouncedWire(SocketWire):
 class Listener:
     """One open listener. ``accepted`` and ``denied`` count connections."""
 
+    arrival: Arrival
+
     def __init__(
         self, plan: ListenerPlan, sockets: list[socket.socket], refused: Callable[[str, str, str], None]
     ) -> None:
@@ -103,8 +107,15 @@ class Listener:
         self.use(plan)
 
     def use(self, plan: ListenerPlan) -> None:
-        """Go by ``plan`` from the next connection on."""
+        """Go by ``plan`` from the next connection on. `arrival` stays the same object while connections come in as
+        before.
+        """
+        before: ListenerPlan | None = getattr(self, "plan", None)
         self.plan = plan
+        if before is not None and not _otherwise(before, plan) and before.network == plan.network:
+            if before.auth != plan.auth:
+                self.arrival = attrs.evolve(self.arrival, auth=plan.auth)
+            return
         self.arrival = Arrival(
             listener=plan.name,
             provenance=plan.provenance,
@@ -187,11 +198,12 @@ class Listening:
         serve: Callable[[Wire], Awaitable[None]],
         *,
         audit: AuditTrail,
-        cut: Callable[[str, str], None] = lambda name, reason: None,
+        end: Callable[[Callable[[Wire], bool], str], None] = lambda ends, reason: None,
     ) -> None:
+        """``end``: closes, with a reason, the connections that a predicate picks."""
         self._serve = serve
         self._audit = audit
-        self._cut = cut
+        self._end = end
         self._listeners: dict[str, Listener] = {}
         self._connections: trio.Nursery | None = None
 
@@ -228,20 +240,25 @@ class Listening:
         old = self._listeners.get(plan.name)
         if old is None:
             return self.open(plan)
+        before = old.plan
         if _same_place(old, plan):
             old.use(plan)
+            self._end_outdated(before, plan)
             return old
         if plan.port and plan.port != old.port:
             fresh = self._start(plan, open_listening_sockets(list(plan.hosts), plan.port))
             old.close()
+            self._end_outdated(before, plan)
             return fresh
         hosts, port = [host for host, _ in old.addresses], old.port
         old.close()  # the same port on other addresses: the old sockets would be in the way
         try:
-            return self._start(plan, open_listening_sockets(list(plan.hosts), port))
+            fresh = self._start(plan, open_listening_sockets(list(plan.hosts), port))
         except BindFailed:
             self._start(old.plan, open_listening_sockets(hosts, port))
             raise
+        self._end_outdated(before, plan)
+        return fresh
 
     def close(self, name: str) -> None:
         """Stop accepting; connections that came in live on. Harmless when repeated."""
@@ -253,7 +270,7 @@ class Listening:
     def cut(self, name: str, reason: str) -> None:
         """Stop accepting and end every connection that came in through this listener."""
         self.close(name)
-        self._cut(name, reason)
+        self._end(lambda wire: wire.arrival.listener == name, reason)
 
     def close_all(self) -> None:
         for listener in self:
@@ -270,8 +287,29 @@ class Listening:
             raise LocalProtocolError("nothing can be listened on: the gateway is not serving")
         listener = self._listeners[plan.name] = Listener(plan, sockets, self._refused)
         for sock in sockets:
-            self._connections.start_soon(serve_accepts, sock, self._serve, self._connections, listener.take)
+            self._connections.start_soon(serve_accepts, sock, self._welcome, self._connections, listener.take)
         return listener
+
+    async def _welcome(self, wire: Wire) -> None:
+        """Serve a connection, unless its listener changed after the accept and before this: then nobody saw it."""
+        listener = self._listeners.get(wire.arrival.listener)
+        if listener is None or listener.arrival is not wire.arrival:
+            wire.abort()
+            return
+        await self._serve(wire)
+
+    def _end_outdated(self, before: ListenerPlan, now: ListenerPlan) -> None:
+        """Whoever came in under ``before`` and would not come in like that under ``now`` goes."""
+        name, network = now.name, now.network
+        if _otherwise(before, now):
+            self._end(lambda wire: wire.arrival.listener == name, "listener rules changed")
+        elif network != before.network and not network.open:
+
+            def refused(wire: Wire) -> bool:
+                addresses = (wire.peer[0], wire.arrival.proxy)
+                return wire.arrival.listener == name and any(one and network.refusal(one) for one in addresses)
+
+            self._end(refused, "refused by network policy")
 
     def _refused(self, name: str, address: str, reason: str) -> None:
         shown = canonical_text(address)
@@ -284,6 +322,16 @@ class Listening:
 def _same_place(listener: Listener, plan: ListenerPlan) -> bool:
     old = listener.plan
     return old.hosts == plan.hosts and plan.port in {old.port, listener.port}
+
+
+def _otherwise(before: ListenerPlan, now: ListenerPlan) -> bool:
+    """Whether a connection of before came in in a way that it would not come in now. Encryption that is switched off
+    takes nothing from those that have it; a renewed certificate is the same layer.
+    """
+    if (before.ceiling, before.provenance) != (now.ceiling, now.provenance):
+        return True
+    announced = now.preface is not None and before.preface is None
+    return announced or (now.tls is not None and now.tls is not before.tls)
 
 
 def _reset(sock: socket.socket) -> None:

@@ -7,7 +7,8 @@ through to the socket below.
 Invariants: nothing is spent on a connection before its first byte came (the OpenSSL object is made then); bytes that do
 not begin a TLS record are never answered but for one plain sentence to a plain HTTP request; `try_send` keeps its
 promise (the bytes it counts have left), so a record that the kernel takes only in part is counted when the rest has
-left (`_owed`), and whoever sends goes on with the same bytes, as `server.writer` does; a torn send breaks the stream.
+left (`_owed`), and whoever sends goes on with the same bytes, as `server.writer` does; a torn send breaks the stream;
+key updates, which cost us more than the peer, are bounded (`MAX_ANSWER_BYTES`, `MAX_BARREN_BYTES`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from openclaw_gateway.server.wire import SocketWire, Wire
 __all__ = ["TlsFacts", "TlsWire", "handshake_fault"]
 
 _PART_BYTES: Final = 64 * 1024
+MAX_ANSWER_BYTES: Final = 32 * 1024  # KeyUpdates that the peer asked for, in all: a thousand, for over 2^34 records
+MAX_BARREN_BYTES: Final = 40 * 1024  # received in a row without a byte of content: two whole records and some more
 _HANDSHAKE: Final = 0x16  # RFC 8446 section 5.1: the content type of a ClientHello's record
 _PLAIN: Final = b"This port speaks TLS 1.3: use https:// or wss://\n"
 _PLAIN_ANSWER: Final = (
@@ -64,6 +67,8 @@ def handshake_fault(error: ssl.SSLError) -> str:
 
 class TlsWire(Wire):
     __slots__ = (
+        "_answers",
+        "_barren",
         "_ended",
         "_facts",
         "_incoming",
@@ -89,6 +94,7 @@ class TlsWire(Wire):
         self._sending = False
         self._torn = False
         self._ended = False
+        self._answers = self._barren = 0
         self.arrival: Arrival = inner.arrival
 
     @property
@@ -101,11 +107,13 @@ class TlsWire(Wire):
 
     # --- opening
 
+    async def announce(self) -> None:
+        if self._inner.opens:
+            await self._inner.announce()
+            self.arrival = attrs.evolve(self._inner.arrival, encrypted=True)
+
     async def open(self) -> None:
         """The handshake. Raises `trio.BrokenResourceError` with the reason; the caller sets the deadline."""
-        if self._inner.opens:
-            await self._inner.open()
-            self.arrival = attrs.evolve(self._inner.arrival, encrypted=True)
         first = await self._inner.receive_some()
         if not first:
             raise trio.BrokenResourceError("closed before a handshake")
@@ -162,12 +170,20 @@ class TlsWire(Wire):
                 data = await self._inner.receive_some()
                 if data:
                     self._incoming.write(data)
+                    self._barren += len(data)
                 else:
                     self._incoming.write_eof()
             fresh = True
+            waiting = self._outgoing.pending
             got = self._decrypt(tls, size)
+            self._answers += self._outgoing.pending - waiting
+            self._answer_peer()
             if got is not None:
-                return got
+                self._barren = 0
+                if self._answers <= MAX_ANSWER_BYTES:
+                    return got
+            if self._answers > MAX_ANSWER_BYTES or self._barren > MAX_BARREN_BYTES:
+                raise trio.BrokenResourceError("too many key updates")
 
     def _decrypt(self, tls: ssl.SSLObject, size: int) -> bytes | None:
         """What is there in clear, ``b""`` at the end; None: more has to come in first."""
@@ -186,14 +202,12 @@ class TlsWire(Wire):
                 return b"".join(parts)
         except ssl.SSLWantReadError:
             if not parts:
-                self._answer_peer()
                 return None
         except ssl.SSLZeroReturnError:
             pass  # close_notify: the end, in order
         except ssl.SSLError as exc:
             if not parts and not self._ended:
                 raise trio.BrokenResourceError(handshake_fault(exc)) from exc
-        self._answer_peer()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _answer_peer(self) -> None:

@@ -60,7 +60,12 @@ class Wire(trio.abc.Stream):
     socket: SocketFace
     peer: tuple[str, int]
     arrival: Arrival
-    opens = False  # whether `open` has something to do
+    opens = False  # whether `announce` or `open` has something to do
+
+    async def announce(self) -> None:
+        """What comes before that: a PROXY header, which says whose connection this is (`peer`, `arrival`). Raises as
+        `open`.
+        """
 
     async def open(self) -> None:
         """What comes before the first byte of HTTP: a TLS handshake. Raises `trio.BrokenResourceError` with the reason

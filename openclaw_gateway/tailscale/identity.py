@@ -50,12 +50,15 @@ class Identities:
         self._node = node
         self._known: dict[str, _Known] = {}
         self._asking: dict[str, trio.Event] = {}
+        self._epoch = 0
         self.provable = False  # whether the daemon's own connections can be told from others'
         self.lookups = 0
 
     def forget(self) -> None:
-        """Ask anew from now on: the daemon, the machine or its tailnet is another one."""
+        """Ask anew from now on: the daemon, the machine or its tailnet is another one. What the former one is about to
+        answer is not kept either."""
         self._known.clear()
+        self._epoch += 1
 
     def __len__(self) -> int:
         return len(self._known)
@@ -97,13 +100,15 @@ class Identities:
 
     async def _ask(self, address: str) -> _Known:
         self.lookups += 1
-        person, failed = None, False
+        person, failed, epoch = None, False, self._epoch
         try:
             with trio.fail_after(WHOIS_SECONDS):
                 person = await self._whois(address)
         except (DaemonUnreachable, TailscaleUnreadable, trio.TooSlowError) as exc:
             log.warning("auth: tailscaled does not say whose an address is", error=str(exc), address=address)
             failed = True
+        if epoch != self._epoch:
+            return _Known(0.0, None, failed=True)
         seconds = UNKNOWN_SECONDS if person is None else KNOWN_SECONDS
         known = _Known(trio.current_time() + seconds, person, failed)
         if len(self._known) >= MAX_ENTRIES:

@@ -5,7 +5,8 @@ kernel knows which user opened the connection, and tailscaled's own user is know
 question; it must not know what is done with the answer.
 
 Invariants: one datagram each way, nothing is waited for; what cannot be found out is None, and None is never the
-right user.
+right user; a socket that its process has closed already is nobody's. Linux says 0 for those, which is root and thus
+tailscaled: whoever sends a request and closes at once would pass for it (sock_i_uid(); the inode then is 0 too).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _NLM_F_REQUEST: Final = 1
 _ALL_STATES: Final = 0xFFFFFFFF
 _NO_COOKIE: Final = 0xFFFFFFFF
 _HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr
-_UID_AT: Final = 64  # inet_diag_msg: 4 bytes, the id (48), expires, rqueue, wqueue, then the uid
+_OWNER: Final = struct.Struct("=II")  # uid, inode
+_OWNER_AT: Final = 64  # inet_diag_msg: 4 bytes, the id (48), expires, rqueue, wqueue, then the uid and the inode
 
 
 def connection_uid(peer: tuple[str, int], ours: tuple[str, int]) -> int | None:
@@ -35,8 +37,9 @@ def connection_uid(peer: tuple[str, int], ours: tuple[str, int]) -> int | None:
     with contextlib.suppress(OSError, ValueError, struct.error):
         answer = _ask(_request(peer, ours))
         _, kind, _, _, _ = _HEADER.unpack_from(answer)
-        if kind == _SOCK_DIAG_BY_FAMILY and len(answer) >= _HEADER.size + _UID_AT + 4:
-            return int(struct.unpack_from("=I", answer, _HEADER.size + _UID_AT)[0])
+        if kind == _SOCK_DIAG_BY_FAMILY:
+            uid, inode = _OWNER.unpack_from(answer, _HEADER.size + _OWNER_AT)
+            return int(uid) if inode else None
     return None
 
 

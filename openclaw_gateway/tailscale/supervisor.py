@@ -267,7 +267,7 @@ class Exposure:
 
         def check(wire: SocketWire) -> None:
             uid = connection_uid(wire.peer, wire.socket.getsockname()[:2])
-            if self._backend is None or uid != self._backend.daemon_uid:
+            if uid is None or self._backend is None or uid != self._backend.daemon_uid:
                 log.warning("refused: only tailscaled may use its listener", peer=wire.peer[0])
                 raise ValueError("not tailscaled")
 

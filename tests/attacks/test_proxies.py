@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from openclaw_gateway import Gateway, GatewayConfig
-from openclaw_gateway.config.schema import AuthConfig, TrustedProxyConfig
+from openclaw_gateway.config.schema import AuthConfig, ListenerConfig, TrustedProxyConfig
 from openclaw_gateway.config.secrets import resolve_auth
 from openclaw_gateway.policy.network import Arrival
 from openclaw_gateway.server.wire import StreamWire
@@ -200,6 +200,46 @@ async def test_v16_a_persons_session_ends_when_the_rules_change_and_a_waiting_ha
             await waiting.send(frame(TEXT, waiting.request("connect", waiting.params(scopes=READ))))
             assert (await waiting.outcome()).detail == "AUTH_UNAUTHORIZED"
         assert await opens(port, NAMED) == (False, False)
+
+
+async def test_v16_a_persons_session_ends_when_names_count_no_more_although_the_header_stays_configured() -> None:
+    async with behind_proxy() as (gateway, port), await Attacker.at(port) as inside:
+        lines = {name.replace("-", "_"): value for name, value in NAMED.items()}
+        assert (await inside.connect(headers=lines, scopes=READ)).admitted
+        config = attrs.evolve(gateway.config, auth=attrs.evolve(gateway.config.auth, type="token"))
+        gateway.apply(config, resolve_auth(config, None, {}))
+        assert (await inside.outcome()).close_code == 1012
+
+
+async def test_v16_a_kept_alive_connection_is_asked_what_its_listener_asks_now() -> None:
+    token = attrs.evolve(vouching(), type="token")
+    partner = ListenerConfig(name="partner", port=0, auth="trusted-proxy")
+    async with (
+        open_victim(token, trusted_proxies=(PROXY,), listeners=(partner,)) as gateway,
+        trio.open_nursery() as nursery,
+    ):
+        opened = gateway.listening.get("partner")
+        assert opened is not None
+        arrival = opened.arrival
+
+        async def serve(stream: trio.SocketStream) -> None:
+            await gateway._server.serve(StreamWire(stream, (PROXY, 4), arrival))
+
+        listeners: Any = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        body = b'{"jsonrpc":"2.0","id":1,"method":"health"}'
+        lines = "".join(f"{name}: {value}\r\n" for name, value in NAMED.items())
+        head = f"POST /rpc HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n{lines}\r\n"
+        async with await Attacker.at(listeners[0].socket.getsockname()[1]) as pooled:
+            answers = []
+            for _ in range(2):
+                await pooled.send(head.encode() + body)
+                status, received = await pooled.read_head()
+                await pooled.read_body(received)
+                answers.append(status)
+                config = attrs.evolve(gateway.config, listeners=(attrs.evolve(partner, auth="token"),))
+                gateway.apply(config, resolve_auth(config, None, {}))
+            assert answers == [200, 401]
+        nursery.cancel_scope.cancel()
 
 
 async def test_v13_nobody_who_came_over_a_proxy_header_is_local() -> None:

@@ -132,6 +132,33 @@ async def test_v46_a_handshake_that_never_ends_is_counted_and_has_a_deadline(
 # --- mutual TLS
 
 
+async def test_v46_stalled_handshakes_behind_a_proxy_push_out_nobody_else_behind_it(tmp_path: Path) -> None:
+    def announced(client: str) -> bytes:
+        return f"PROXY TCP4 {client} 192.0.2.1 5 6\r\n".encode()
+
+    further = ListenerConfig(name="behind", port=0, proxy_protocol=True)
+    async with victim(tmp_path / "state", trusted_proxies=("127.0.0.1",), listeners=(further,)) as gateway:
+        listener = gateway.listening.get("behind")
+        assert listener is not None
+        strangers, stalled = gateway._core.registry.strangers, []
+        with trio.fail_after(8):
+            honest = await trio.open_tcp_stream("127.0.0.1", listener.port)
+            await honest.send_all(announced("198.51.100.7"))
+            while not strangers.count("198.51.100.7"):  # noqa: ASYNC110 - what is watched has no event
+                await trio.sleep(0.01)
+            for _ in range(strangers.per_address + 4):
+                stream = await trio.open_tcp_stream("127.0.0.1", listener.port)
+                await stream.send_all(announced("203.0.113.1") + b"\x16\x03\x01")
+                stalled.append(stream)
+            while strangers.evicted < 4:  # noqa: ASYNC110 - as above
+                await trio.sleep(0.01)
+            assert strangers.count("127.0.0.1") == 0
+            tls = trio.SSLStream(honest, _context(), server_hostname="localhost")
+            await tls.do_handshake()
+        for stream in (honest, *stalled):
+            await trio.aclose_forcefully(stream)
+
+
 async def test_mtls_curl_without_a_certificate_fails_the_handshake(tmp_path: Path) -> None:
     async with victim(tmp_path / "state", "optional") as gateway:
         _, where = await certified(gateway, tmp_path)
@@ -239,6 +266,30 @@ async def test_mtls_revoking_certificates_ends_them_and_leaves_the_device(tmp_pa
         rows = [row["action"] for row in await gateway.audit.recent(50)]
         assert rows.count("certificate.issued") == 1
         assert rows.count("certificate.revoked") == 1
+
+
+async def test_mtls_taking_a_device_its_last_role_ends_what_its_certificate_opened(tmp_path: Path) -> None:
+    async with victim(tmp_path / "state", "optional") as gateway:
+        identity, where = await certified(gateway, tmp_path)
+        role = {"deviceId": identity.device_id, "role": "operator"}
+        async with connected(gateway, client_certificate=where) as through, connected(gateway, scopes=PAIRING) as admin:
+            await admin.call("device.token.rotate", role)
+            assert await through.call("health"), "a new token is no end of the certificate"
+            await admin.call("device.token.revoke", role)
+            with trio.fail_after(2):
+                assert (await through.wait_closed()).code == CloseCode.DEVICE_REMOVED
+        with pytest.raises(ConnectFailed):
+            async with connected(gateway, client_certificate=where):
+                pass
+
+
+async def test_mtls_a_device_that_removes_itself_over_its_certificate_reads_the_answer(tmp_path: Path) -> None:
+    async with victim(tmp_path / "state", "optional") as gateway:
+        identity, where = await certified(gateway, tmp_path)
+        async with connected(gateway, identity=identity, client_certificate=where, scopes=PAIRING) as leaving:
+            with trio.fail_after(5):
+                assert await leaving.call("device.pair.remove", {"deviceId": identity.device_id})
+                assert (await leaving.wait_closed()).code == CloseCode.DEVICE_REMOVED
 
 
 async def test_mtls_one_devices_certificate_does_not_carry_another_device(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openclaw_gateway.policy.locality import PeerRules, describe_peer, trusted_proxies_hint
+from openclaw_gateway.policy.network import Arrival
 from tests.policy.builders import networks, peer_from
 
 FORWARDING = [
@@ -89,6 +90,27 @@ def test_v35_a_loopback_value_out_of_x_forwarded_for_is_never_local(value: str, 
     peer = peer_from(trusted=trusted, x_forwarded_for=value)
     assert not peer.direct_loopback
     assert peer.limiter_key != peer_from().limiter_key
+
+
+@pytest.mark.parametrize(
+    ("address", "arrival", "believed"),
+    [
+        ("127.0.0.1", Arrival(), True),
+        ("10.0.0.2", Arrival(), True),
+        ("127.0.0.1", Arrival(provenance="tunnel"), False),
+        ("10.0.0.2", Arrival(proxy="10.0.0.2"), False),  # LOCAL, UNKNOWN, or somebody on the proxy's own host
+        ("10.0.0.2", Arrival(proxy="::ffff:10.0.0.2"), False),
+        ("127.0.0.1", Arrival(proxy="10.0.0.2"), False),  # the loopback of another host
+        ("10.0.0.3", Arrival(proxy="10.0.0.2"), True),  # a proxy that writes HTTP headers, through one that does not
+    ],
+)
+def test_v14_v36_who_relays_bytes_writes_no_headers(address: str, arrival: Arrival, believed: bool) -> None:
+    rules = PeerRules(trusted_proxies=networks("localhost", "10.0.0.0/24"))
+    headers = [(b"host", b"gw"), (b"x-forwarded-for", b"198.51.100.1"), (b"x-forwarded-proto", b"https")]
+    peer = describe_peer(address, headers, rules, arrival=arrival)
+    assert (peer.attributed, peer.encrypted, peer.proxied_untrusted) == (believed, believed, not believed)
+    assert ("198.51.100.1" in peer.limiter_key) == believed
+    assert not peer.direct_loopback
 
 
 def test_proxy1_an_untrusted_proxy_attributes_nothing_and_the_hint_is_the_exact_command() -> None:

@@ -71,6 +71,14 @@ def test_v14_every_mapped_spelling_meets_the_same_verdict(address: object) -> No
         assert denied.refusal(spelling) is not None
 
 
+@pytest.mark.parametrize("address", ["64:ff9b::c000:207", "64:ff9b::192.0.2.7%eth0", "2002:c000:207::1"])
+def test_an_address_is_denied_behind_a_translator_too_and_allowed_as_what_it_is(address: str) -> None:
+    assert rules(deny=("192.0.2.0/24",)).refusal(address) is not None
+    assert rules(deny=("198.51.100.0/24",)).refusal(address) is None
+    assert rules(allow=("192.0.2.0/24",)).refusal(address) is not None
+    assert rules(deny=("0.0.0.0/8",)).refusal("::1") is None
+
+
 def test_a_ceiling_of_methods_takes_names_families_and_paths() -> None:
     ceiling = Ceiling(methods=("health", "node.*", "/join/*"))
     assert [ceiling.allows(name) for name in ("health", "node.list", "node.pair.list", "/join/abc")] == [True] * 4

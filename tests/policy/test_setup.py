@@ -6,12 +6,14 @@ import base64
 import json
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from openclaw_gateway.policy.admission import UNREADABLE, Admitted, DeviceTokenOutcome, admit
 from openclaw_gateway.policy.lockout import CredentialClass
+from openclaw_gateway.policy.network import Arrival, Ceiling
 from openclaw_gateway.policy.secrets import SecretOutcome, looks_like_setup_code
 from openclaw_gateway.policy.setup import (
     PROFILES,
@@ -164,6 +166,15 @@ def test_a_phone_is_handed_the_operator_scopes_of_the_profile() -> None:
     assert isinstance(verdict, Admitted)
     assert verdict.setup is not None
     assert set(verdict.setup.handed) == set(PROFILES["limited"].operator_scopes)
+
+
+def test_isolation_a_token_that_a_phone_takes_along_lies_under_the_listeners_ceiling() -> None:
+    for scopes, handed in ((frozenset({"operator.read"}), ("operator.read",)), (frozenset[str](), ())):
+        peer = attrs.evolve(REMOTE, arrival=Arrival(listener="phones", ceiling=Ceiling(scopes=scopes)))
+        verdict = admit(question(**ask(standing("full"), client_id="openclaw-ios", peer=peer)))
+        assert isinstance(verdict, Admitted)
+        assert verdict.setup is not None
+        assert verdict.setup.handed == handed
 
 
 def test_v24_a_code_counts_with_a_verified_key_only() -> None:

@@ -132,6 +132,80 @@ async def test_cut_ends_what_came_in_and_nothing_else(listening: Gateway) -> Non
     assert listening.listening.get("extra") is None
 
 
+@asynccontextmanager
+async def kept_alive(port: int) -> AsyncIterator[trio.SocketStream]:
+    """A connection that has made one HTTP request and may make more."""
+    async with await trio.open_tcp_stream(V4, port) as stream:
+        await stream.send_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while b"live" not in answer:
+            answer += await stream.receive_some()
+        yield stream
+
+
+async def ended(stream: trio.SocketStream) -> bool:
+    with trio.move_on_after(1):
+        try:
+            return await stream.receive_some() == b""
+        except trio.BrokenResourceError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("change", ["deny", "cut", "nothing"])
+async def test_v16_a_connection_that_was_accepted_and_not_yet_begun_meets_the_rules_of_now(
+    listening: Gateway, change: str
+) -> None:
+    extra = listening.listening.open(plan("extra"))
+    with socket.create_server((V4, 0)) as server:
+        client = await trio.open_tcp_stream(*server.getsockname())
+        accepted, address = server.accept()
+        wire = extra.take(accepted, address)
+        assert wire is not None
+        async with client, trio.open_nursery() as nursery:
+            nursery.start_soon(listening.listening._welcome, wire)
+            if change == "cut":
+                listening.listening.cut("extra", "listener closed")
+            else:
+                network = denying(V4) if change == "deny" else NetworkRules()
+                listening.listening.replace(plan("extra", network=network))
+            assert await ended(client) == (change != "nothing")
+            nursery.cancel_scope.cancel()
+
+
+async def test_cut_ends_a_kept_alive_connection_that_could_ask_again(listening: Gateway) -> None:
+    extra = listening.listening.open(plan("extra"))
+    async with kept_alive(extra.port) as through, kept_alive(listening.port) as beside:
+        listening.listening.cut("extra", "listener closed")
+        assert await ended(through)
+        assert not await ended(beside)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"ceiling": Ceiling(methods=("health",))},
+        {"ceiling": Ceiling(scopes=frozenset({"operator.read"}))},
+        {"network": denying(V4)},
+        {"network": NetworkRules(allow=parse_networks(("192.0.2.0/24",))[0])},
+        {"provenance": "tunnel"},
+    ],
+    ids=["methods", "scopes", "deny", "allow", "provenance"],
+)
+@pytest.mark.parametrize("moved", [False, True], ids=["in place", "moved"])
+async def test_v16_whoever_would_not_come_in_like_that_any_more_goes(
+    listening: Gateway, facts: dict[str, Any], moved: bool
+) -> None:
+    extra = listening.listening.open(plan("extra"))
+    async with connected(extra.port) as (through, _), kept_alive(extra.port) as idle:
+        listening.listening.replace(plan("extra", network=denying("192.0.2.0/24")))
+        assert await through.request("health"), "rules that let everybody in who is there"
+        hosts = ("127.0.0.1", "127.0.0.2") if moved else (V4,)
+        listening.listening.replace(plan("extra", hosts=hosts, **facts))
+        assert (await through.wait_closed()).code == 1012
+        assert await ended(idle)
+
+
 async def test_net_a_denied_peer_is_closed_before_a_byte_and_costs_one_row(listening: Gateway) -> None:
     extra = listening.listening.open(plan("extra", network=denying("127.0.0.0/8")))
     for _ in range(40):
@@ -240,6 +314,23 @@ async def test_a_further_listener_that_cannot_open_is_trouble_of_its_own() -> No
         async with open_gateway(config, env={}) as gateway:
             assert (await get(gateway.port))[0] == 200
             assert "listener:busy" in gateway.health.failing
+
+
+@pytest.mark.expect_error_log("listener cannot be opened")
+async def test_a_further_listener_that_cannot_become_what_it_should_does_not_stay_what_it_was() -> None:
+    config = attrs.evolve(CONFIG, listeners=(ListenerConfig(name="further", port=0),))
+    async with open_gateway(config, env={}) as gateway:
+        before = gateway.listening.get("further")
+        assert before is not None
+        async with kept_alive(before.port) as idle:
+            with socket.create_server((V4, 0)) as other:
+                narrow = ListenerConfig(name="further", port=other.getsockname()[1], methods=("health",))
+                gateway.apply(attrs.evolve(config, listeners=(narrow,)), gateway.auth)
+                assert "listener:further" in gateway.health.failing
+                assert (await get(before.port))[0] == 0
+                assert await ended(idle)
+            gateway.apply(attrs.evolve(config, listeners=(narrow,)), gateway.auth)
+            assert "listener:further" not in gateway.health.failing
 
 
 async def test_the_self_probe_does_not_ask_where_it_may_not_connect() -> None:

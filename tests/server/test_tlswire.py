@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import ctypes.util
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -303,3 +306,47 @@ async def _echo(stream: trio.SocketStream) -> None:
         while data := await wire.receive_some():
             await wire.send_all(data)
     wire.abort()
+
+
+async def test_a_peer_that_does_nothing_but_ask_for_new_keys_is_cut() -> None:
+    """Python's ssl cannot send a KeyUpdate, so this is libssl itself."""
+    library = ctypes.util.find_library("ssl")
+    if library is None:
+        pytest.skip("libssl is not found")
+    lib = ctypes.CDLL(library)
+    for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
+        getattr(lib, name).restype = ctypes.c_void_p
+    done = threading.Event()
+
+    def flood(number: int, kind: int) -> int:
+        context = ctypes.c_void_p(lib.SSL_CTX_new(ctypes.c_void_p(lib.TLS_client_method())))
+        tls = ctypes.c_void_p(lib.SSL_new(context))
+        lib.SSL_set_fd(tls, number)
+        if lib.SSL_connect(tls) != 1:
+            return -1
+        for count in range(50_000):
+            if done.is_set() or lib.SSL_key_update(tls, kind) != 1 or lib.SSL_do_handshake(tls) != 1:
+                return count
+        return 50_000
+
+    for kind in (0, 1):  # SSL_KEY_UPDATE_NOT_REQUESTED, SSL_KEY_UPDATE_REQUESTED
+        done.clear()
+        with socket.create_server(("127.0.0.1", 0)) as server, trio.fail_after(20):
+            client = socket.create_connection(server.getsockname())
+            accepted, address = server.accept()
+            wire = TlsWire(SocketWire(accepted, address[:2]), Facts(server_context()))
+
+            async def serve(wire: TlsWire = wire) -> None:
+                try:
+                    await wire.open()
+                    with pytest.raises(trio.BrokenResourceError, match="too many key updates"):
+                        await wire.receive_some()
+                finally:
+                    done.set()
+                    wire.abort()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve)
+                await trio.to_thread.run_sync(flood, client.fileno(), kind)
+            assert len(wire._left) + wire._outgoing.pending < 128 * 1024
+            client.close()

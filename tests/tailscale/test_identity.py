@@ -98,6 +98,27 @@ async def test_many_who_ask_for_one_address_are_one_question(autojump_clock: tri
     assert len(whois.asked) == 1
 
 
+async def test_an_answer_that_was_under_way_when_the_tailnet_changed_is_not_kept(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    whois = Whois()
+    whois.gate = trio.Event()
+    known, reasons = identities(whois), []
+
+    async def one() -> None:
+        reasons.append((await known.vouch(claim(), {})).reason)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one)
+        await trio.testing.wait_all_tasks_blocked()
+        known.forget()
+        whois.gate.set()
+    assert reasons == ["tailscale_unavailable"]
+    assert len(known) == 0
+    assert (await known.vouch(claim(), {})).ok
+    assert len(whois.asked) == 2
+
+
 async def test_memory_and_questions_under_way_are_capped(autojump_clock: trio.testing.MockClock) -> None:
     whois = Whois()
     known = identities(whois)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,17 @@ def test_the_kernel_tells_who_connected(host: str) -> None:
         assert connection_uid(*ends) == os.geteuid()
         assert connection_uid((host, 1), ends[1]) is None
         assert connection_uid(("nobody", 1), ends[1]) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel is asked by netlink")
+def test_v36_a_socket_that_was_closed_already_is_nobodys() -> None:
+    """Linux gives the closed end of a connection to uid 0, which is tailscaled's: a local process that sends a request
+    and closes at once must not pass for it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        ends = (client.getsockname(), listener.getsockname())
+        client.sendall(b"POST /rpc HTTP/1.1\r\n")
+        client.shutdown(socket.SHUT_WR)
+        assert connection_uid(*ends) == os.geteuid(), "half-closed, and still somebody's"
+        client.close()
+        assert connection_uid(*ends) is None
