@@ -124,7 +124,7 @@ class ScriptedPeer:
         protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1{path}"), max_size=None)
         request = protocol.connect()
         for name, value in (headers or {}).items():
-            del request.headers[name]
+            request.headers.pop(name, None)
             request.headers[name] = value
         protocol.send_request(request)
         await self.send_bytes(b"".join(protocol.data_to_send()))
