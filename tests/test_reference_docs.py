@@ -10,6 +10,10 @@ import pytest
 
 from openclaw_gateway import GatewayConfig, app
 from openclaw_gateway.agents import subprocess
+from openclaw_gateway.channels import discord, telegram, whatsapp
+from openclaw_gateway.channels import hub as channel_hub
+from openclaw_gateway.channels import service as channel_service
+from openclaw_gateway.channels.adapter import RETRY_MS
 from openclaw_gateway.client import discovery, routes
 from openclaw_gateway.client import tls as client_tls
 from openclaw_gateway.completions import routes as completions
@@ -40,6 +44,7 @@ from openclaw_gateway.rpc import dispatch, nodes, table
 from openclaw_gateway.rpc.table import ANY_OPERATOR, ParamsReader, camel
 from openclaw_gateway.server import (
     certificates,
+    channelhooks,
     connection,
     http,
     listening,
@@ -55,8 +60,8 @@ from openclaw_gateway.tailscale import cli as tailscale_cli
 from openclaw_gateway.tailscale import identity, localapi
 from openclaw_gateway.testing import open_memory_gateway
 from openclaw_gateway.tunnels import guard, pace
-from openclaw_gateway.tunnels import service as tunnel_service
 from openclaw_gateway.tunnels import registry as tunnel_registry
+from openclaw_gateway.tunnels import service as tunnel_service
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 METHODS = (REFERENCE / "methods.md").read_text(encoding="utf-8")
@@ -199,6 +204,21 @@ BOUNDS = {
     "a line of a subprocess agent": subprocess.MAX_LINE,
     "output of a subprocess agent": subprocess.MAX_OUTPUT,
     "programs of one subprocess agent": subprocess.MAX_PROCESSES,
+    "channel accounts": channel_hub.MAX_ACCOUNTS,
+    "answer of a message service": channel_service.MAX_ANSWER,
+    "one piece of an answer": channel_hub.SEND_SECONDS,
+    "characters of a Telegram message": telegram.LIMIT,
+    "characters of a WhatsApp message": whatsapp.LIMIT,
+    "characters of a Discord message": discord.LIMIT,
+    "answers whose pieces are under way": channel_hub.MAX_PROGRESS,
+    "codes and notes that wait for a service which asked to wait": channel_hub.MAX_WORDS,
+    "requests to one account's webhook at a time": channel_hub.MAX_WEBHOOKS,
+    "requests to channels' webhooks from one address at a time": channelhooks.MAX_OF_ONE_ADDRESS,
+    "body of a channel's webhook": http.MAX_BODY_BYTES,
+    "Discord events that wait to be taken over": discord.MAX_WAITING,
+    "longest wait before a lost connection is tried again": (RETRY_MS["reconnecting"] or (0, 0))[1],
+    "the same after a conflict": (RETRY_MS["conflict"] or (0, 0))[1],
+    "the same after a refused token": (RETRY_MS["auth-failed"] or (0, 0))[1],
     "wrong secrets of webhooks a minute": inbound.LOCKOUT.attempts,
     "bodies read before their signature is known": inbound.MAX_UNPROVEN,
     "the same of one address": inbound.MAX_UNPROVEN_PER_PEER,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -70,25 +71,27 @@ class Answer(Value):
             return None
 
 
-class _Body:
+@cache
+def _body_type() -> type[httpx.AsyncByteStream]:
     """A request's body. httpx's own is an async generator, which a cancelled request leaves to the garbage collector
     half-way, with a warning.
     """
+    import httpx
 
-    def __init__(self, content: bytes) -> None:
-        self._content: bytes | None = content
+    class Body(httpx.AsyncByteStream):
+        def __init__(self, content: bytes) -> None:
+            self._content: bytes | None = content
 
-    def __aiter__(self) -> _Body:
-        return self
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return self
 
-    async def __anext__(self) -> bytes:
-        content, self._content = self._content, None
-        if content is None:
-            raise StopAsyncIteration
-        return content
+        async def __anext__(self) -> bytes:
+            content, self._content = self._content, None
+            if content is None:
+                raise StopAsyncIteration
+            return content
 
-    async def aclose(self) -> None:
-        self._content = None
+    return Body
 
 
 class Service:
@@ -115,7 +118,7 @@ class Service:
         try:
             request = self._client.build_request(method, path, content=content, headers=given, timeout=timeout)
             if content is not None:
-                request.stream = _Body(content)  # type: ignore[assignment]  # is one by its methods
+                request.stream = _body_type()(content)  # type: ignore[call-arg]
             response = await self._client.send(request, stream=True)
             try:
                 body = bytearray()

@@ -247,8 +247,9 @@ class TelegramAdapter:
             return body.get("result")
         told = _description(answer)
         if answer.status in {401, 404}:
-            fix = "openclaw config set channels.telegram.botToken '${TELEGRAM_BOT_TOKEN}' (BotFather gives it)"
-            raise AdapterFailed("auth-failed", "Telegram does not know this bot token", fix)
+            fix = "openclaw config set channels.telegram.botToken '${TELEGRAM_BOT_TOKEN}'"
+            why = "Telegram does not know this bot token; BotFather says which one is good"
+            raise AdapterFailed("auth-failed", why, fix)
         if answer.status == 409:
             why = f"another program uses this bot: {told}"
             raise AdapterFailed("conflict", why, "stop the other program, or give this gateway a bot of its own")

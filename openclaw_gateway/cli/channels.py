@@ -14,13 +14,12 @@ import click
 
 from openclaw_gateway.cli.connect import Reach, call, reach_options
 from openclaw_gateway.cli.lazy import LazyGroup
-from openclaw_gateway.cli.output import ago, colour, print_json, print_table, printable
+from openclaw_gateway.cli.output import ago, print_json, print_table, printable
 
 __all__ = ["channels", "list_channels", "logout", "start", "status", "stop", "test"]
 
 _HERE: Final = "openclaw_gateway.cli.channels"
 _ADMIN: Final = ("operator.admin",)
-_COLOURS: Final = {"connected": "green", "starting": "yellow", "reconnecting": "yellow", "stopped": None, "off": None}
 
 
 @click.group(
@@ -45,16 +44,16 @@ def list_channels(everything: bool, as_json: bool) -> None:
     """List the channels of the configuration with their accounts."""
     from openclaw_gateway.channels.accounts import configured_accounts
     from openclaw_gateway.config import load_config
-    from openclaw_gateway.messaging import CHANNELS
+    from openclaw_gateway.config.settings import KNOWN_CHANNELS
     from openclaw_gateway.pairing.sender_records import label_of
 
     configured = load_config(env=os.environ).config.channels
     chat: dict[str, dict[str, Any]] = {}
     for name, config in configured.items():
         accounts = list(configured_accounts(config)) if config.enabled else []
-        chat[name] = {"accounts": accounts, "label": label_of(name), "installed": name in CHANNELS}
+        chat[name] = {"accounts": accounts, "label": label_of(name), "installed": name in KNOWN_CHANNELS}
         chat[name]["origin"] = "configured"
-    for name in CHANNELS if everything else ():
+    for name in sorted(KNOWN_CHANNELS) if everything else ():
         rest = {"accounts": [], "label": label_of(name), "installed": True, "origin": "available"}
         chat.setdefault(name, rest)
     if as_json:
@@ -100,7 +99,10 @@ def status(channel: str | None, probe: bool, as_json: bool, reach: Reach) -> Non
         header,
     )  # fmt: skip
     for issue in answer.get("statusIssues") or []:
-        click.echo(f"\n{colour('!', fg='red')} {printable(issue['message'], 400)}", err=True)
+        name = f"{printable(issue['channel'])}/{printable(issue['accountId'])}"
+        click.echo(f"\n{name} is {printable(issue['message'], 400)}", err=True)
+        if issue.get("fix"):
+            click.echo(f"  fix: {printable(issue['fix'], 300)}", err=True)
 
 
 @click.command()

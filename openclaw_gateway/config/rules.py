@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import attrs
 
+from openclaw_gateway.config.hookblocks import HooksConfig
 from openclaw_gateway.config.issues import ConfigIssue
 from openclaw_gateway.config.schema import AgentsConfig, GatewayConfig, ListenerConfig, PasswordPolicy, TunnelConfig
 from openclaw_gateway.policy.senders import read_allow_from
@@ -34,6 +35,7 @@ PASSWORD_VARIABLE: Final = "OPENCLAW_GATEWAY_PASSWORD"  # noqa: S105 - the name 
 FUNNEL_TOKEN_LENGTH: Final = 24
 MAX_LISTENERS: Final = 8  # beside the main one and those that tunnels and Tailscale open
 _WEAK_TOKEN: Final = 16
+_NO_HOOKS: Final = HooksConfig()
 _NO_AGENTS: Final = AgentsConfig()
 _WIDE_NETWORK: Final = {4: 8, 6: 16}  # prefixes up to these cover far more than a proxy
 
@@ -85,8 +87,11 @@ def apply_rules(
     _tls(config, found)
     _surroundings(config, found)
     _senders(config, found)
-    config = _hooks(config, found, env)
-    _login(config, found)
+    if config.hooks != _NO_HOOKS or config.auth.oidc.issuer is not None:
+        from openclaw_gateway.config.hookrules import apply_hook_rules
+
+        faulty = {issue.path for issue in mild if issue.severity != "warning"}
+        config = apply_hook_rules(config, found, env, faulty=faulty)
     if config.agents != _NO_AGENTS or config.models.providers:
         from openclaw_gateway.config.modelrules import model_issues
 
@@ -432,68 +437,6 @@ def _senders(config: GatewayConfig, found: list[ConfigIssue]) -> None:
             )
             for fault in faults
         ]
-
-
-def _hooks(config: GatewayConfig, found: list[ConfigIssue], env: Mapping[str, str]) -> GatewayConfig:
-    """Webhooks have secrets of their own: whoever may start a run by one must not be able to do more (V42)."""
-    hooks, auth = config.hooks, config.auth
-    ours = {auth.token, auth.password, env.get(TOKEN_VARIABLE), env.get(PASSWORD_VARIABLE)} - {None, ""}
-    ours |= {config.remote.token, config.remote.password} - {None}
-    secrets = {"hooks.token": hooks.token}
-    secrets |= {f"hooks.mappings.{number}.secret": one.secret for number, one in enumerate(hooks.mappings)}
-    fix = "openclaw config set hooks.token '${NAME_OF_A_VARIABLE}'"
-    shared = [path for path, secret in secrets.items() if secret in ours]
-    if shared:
-        message = "is also a secret of the gateway: whoever sends webhooks could do everything; webhooks stay off"
-        found.append(ConfigIssue(path=shared[0], message=message, fix=fix))
-        return attrs.evolve(config, hooks=attrs.evolve(hooks, enabled=False))
-    if hooks.enabled and not any(secrets.values()):
-        message = "is not set, and no mapping has a secret of its own: webhooks stay off"
-        found.append(ConfigIssue(path="hooks.token", message=message, fix=fix))
-        return attrs.evolve(config, hooks=attrs.evolve(hooks, enabled=False))
-    for path, secret in secrets.items():
-        if secret is not None and len(secret) < _WEAK_TOKEN:
-            message = f"shorter than {_WEAK_TOKEN} characters: it can be guessed"
-            found.append(ConfigIssue(path=path, message=message, severity="warning", fix=fix))
-    for number, mapping in enumerate(hooks.mappings):
-        path = f"hooks.mappings.{number}"
-        wanted = "messageTemplate" if mapping.action == "agent" else "textTemplate"
-        text = mapping.message_template if mapping.action == "agent" else mapping.text_template
-        if text is None:
-            message = f"an action {mapping.action} needs {wanted}; this mapping is not in use"
-            found.append(ConfigIssue(path=f"{path}.{wanted}", message=message, fix=f"openclaw config get {path}"))
-        if mapping.signature.scheme != "none" and mapping.secret is None:
-            message = "a sender that signs needs a secret of its own; this mapping is not in use"
-            found.append(ConfigIssue(path=f"{path}.secret", message=message, fix=f"openclaw config get {path}"))
-        if mapping.deliver and (mapping.channel is None) != (mapping.to is None):
-            message = "channel and to go together; the answer is not sent anywhere"
-            found.append(ConfigIssue(path=f"{path}.to", message=message, severity="warning"))
-    names = [target.name for target in hooks.outbound]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        message = f"{name} is there more than once; the last one is in use"
-        found.append(ConfigIssue(path="hooks.outbound", message=message, severity="warning"))
-    return config
-
-
-def _login(config: GatewayConfig, found: list[ConfigIssue]) -> None:
-    oidc = config.auth.oidc
-    if oidc.issuer is None:
-        return
-    missing = {
-        "clientId": (oidc.client_id is None, "openclaw config set gateway.auth.oidc.clientId <id>"),
-        "allowUsers": (
-            not oidc.allow_users,
-            "openclaw config set gateway.auth.oidc.allowUsers '[\"you@example.com\"]'",
-        ),
-    }
-    for key, (absent, fix) in missing.items():
-        if absent:
-            message = "is not set: nobody can log in at the OpenID provider"
-            found.append(ConfigIssue(path=f"gateway.auth.oidc.{key}", message=message, severity="warning", fix=fix))
-    if oidc.redirect_uri is None and config.public_url is None and not is_loopback_bind(config):
-        message = "where the provider sends people back to is not known: set this or gateway.publicUrl"
-        fix = "openclaw config set gateway.auth.oidc.redirectUri https://<host>/auth/callback"
-        found.append(ConfigIssue(path="gateway.auth.oidc.redirectUri", message=message, severity="warning", fix=fix))
 
 
 def _is_wide(entry: str) -> bool:

@@ -184,7 +184,7 @@ class InboundHooks:
         address = request.peer.client_address
         log.warning("auth refused", peer=address, path=request.path, reason="wrong or no secret of a webhook")
         self._audit.note(
-            Action.CONNECT, actor="unknown", outcome="refused", role="hook", address=address, transport="http",
+            Action.CONNECT, actor="unknown", outcome="refused", address=address, transport="http",
             reason="wrong or no secret of a webhook",
         )  # fmt: skip
         await trio.sleep(self.ledger.failed(key, now=time.monotonic()).delay)
@@ -302,9 +302,7 @@ class InboundHooks:
             return _busy(5)
         address = request.peer.client_address
         log.info("webhook accepted", path=request.path, agent=agent, peer=address, message_id=run_id)
-        self._audit.note(
-            Action.CONNECT, actor=f"hook:{ask.hook}", role="hook", address=address, auth="hook", transport="http"
-        )
+        self._audit.note(Action.CONNECT, actor=f"hook:{ask.hook}", address=address, auth="hook", transport="http")
         if ask.action == "wake":
             outcome = "coalesced" if known else "queued"
             return json_reply(200, {"ok": True, "mode": ask.mode, "eventOutcome": outcome})

@@ -88,7 +88,8 @@ class OutboundHooks:
         wanted = [one for one in self._targets.values() if event in one.events and one.name not in self._gone]
         if not wanted or event not in WEBHOOK_EVENTS:
             return
-        data = redact(msgspec.to_builtins(payload))
+        plain = msgspec.json.decode(payload) if isinstance(payload, msgspec.Raw) else msgspec.to_builtins(payload)
+        data = redact(plain)
         if event == "chat" and (not isinstance(data, dict) or data.get("state") not in _ENDS):
             return
         at = datetime.fromtimestamp(self._clock() / 1000, tz=UTC).isoformat(timespec="milliseconds")

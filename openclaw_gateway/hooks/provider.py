@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import ssl
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -19,7 +20,7 @@ import msgspec
 import trio
 
 from openclaw_gateway.hooks.oidc import Attempt, Identity, LoginRefused, Metadata, read_metadata, verify_id_token
-from openclaw_gateway.hooks.transport import open_client
+from openclaw_gateway.hooks.transport import Body, open_client
 
 if TYPE_CHECKING:
     import httpx
@@ -48,6 +49,7 @@ class OidcProvider:
         self._tls = tls
         self._client: httpx.AsyncClient | None = None
         self._lock = trio.Lock()
+        self._opening = trio.Lock()
         self._metadata: tuple[float, Metadata] | None = None
         self._keys: tuple[float, list[dict[str, Any]]] | None = None
 
@@ -86,6 +88,7 @@ class OidcProvider:
         token = answer.get("id_token")
         if not isinstance(token, str):
             raise LoginRefused("the provider sent no ID token", 502)
+        await trio.to_thread.run_sync(import_module, "jwt")  # takes a tenth of a second the first time
         try:
             return self._verify(token, await self._jwks(metadata, again=False), metadata, attempt)
         except KeyError:
@@ -112,16 +115,20 @@ class OidcProvider:
     async def _ask(
         self, method: str, url: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> dict[str, Any]:
+        async with self._opening:
+            if self._client is None:
+                self._client = await open_client(ANSWER_SECONDS, self._tls)
+        client = self._client
         import httpx
 
-        if self._client is None:
-            self._client = open_client(ANSWER_SECONDS, self._tls)
         data = bytearray()
+        lines = {"accept": "application/json", **(headers or {})}
+        if body is not None:
+            lines["content-length"] = str(len(body))
         try:
             with trio.fail_after(ANSWER_SECONDS):
-                async with self._client.stream(
-                    method, url, headers={"accept": "application/json", **(headers or {})}, content=body
-                ) as response:
+                content = Body(body) if body is not None else None
+                async with client.stream(method, url, headers=lines, content=content) as response:
                     async for chunk in response.aiter_raw():
                         data += chunk
                         if len(data) > MAX_ANSWER:

@@ -20,7 +20,7 @@ import trio
 
 from openclaw_gateway.config.hookblocks import OutboundHook
 from openclaw_gateway.hooks.signature import SignatureRules, sign_headers
-from openclaw_gateway.hooks.transport import open_client
+from openclaw_gateway.hooks.transport import Body, open_client
 from openclaw_gateway.policy.addresses import canonical_ip
 from openclaw_gateway.queues import RetryLater, Undeliverable
 
@@ -42,6 +42,7 @@ class WebhookSender:
         self._clock = clock
         self._tls = tls
         self._client: httpx.AsyncClient | None = None
+        self._opening = trio.Lock()
 
     async def aclose(self) -> None:
         client, self._client = self._client, None
@@ -53,18 +54,20 @@ class WebhookSender:
         """POST ``body`` once; status and headers of the answer. Raises `RetryLater` where nobody answered,
         `Undeliverable` where the target may not be reached. The caller sets the deadline.
         """
-        import httpx
-
         parts = urlsplit(target.url)
         host = parts.hostname or ""
         if parts.scheme != "https" and not target.allow_private:
             raise Undeliverable("http:// is sent in the clear: set allowPrivate for a target in your own network")
         port = parts.port or (443 if parts.scheme == "https" else 80)
         address = await _address(host, port, target)
+        client = await self._open()
+        import httpx
+
         rules = SignatureRules(scheme="standard")
         headers = {
             "host": parts.netloc,
             "content-type": "application/json",
+            "content-length": str(len(body)),
             **sign_headers(rules, target.secret, body, id_=id_, now=self._clock() // 1000),
         }
         literal = f"[{address}]" if ":" in address else address
@@ -72,17 +75,18 @@ class WebhookSender:
         url = f"{parts.scheme}://{literal}:{port}{parts.path or '/'}{query}"
         try:
             # The name goes into SNI and the certificate's check; the connection goes to the address that was checked.
-            async with self._open().stream(
-                "POST", url, content=body, headers=headers, extensions={"sni_hostname": host}
+            async with client.stream(
+                "POST", url, content=Body(body), headers=headers, extensions={"sni_hostname": host}
             ) as response:
                 return response.status_code, response.headers
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise RetryLater(f"{host} cannot be reached: {type(exc).__name__}") from exc
 
-    def _open(self) -> httpx.AsyncClient:
-        if self._client is None:
-            self._client = open_client(SEND_SECONDS, self._tls)
-        return self._client
+    async def _open(self) -> httpx.AsyncClient:
+        async with self._opening:
+            if self._client is None:
+                self._client = await open_client(SEND_SECONDS, self._tls)
+            return self._client
 
 
 async def _address(host: str, port: int, target: OutboundHook) -> str:

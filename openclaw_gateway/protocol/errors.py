@@ -538,8 +538,8 @@ ERRORS: dict[str, ErrorRow] = {
     ),
     "channel-unknown": ErrorRow(
         INVALID_REQUEST,
-        "unknown channel: {channel}",
-        "No such account is configured and enabled. There are: {known}.",
+        "unknown channel: {channel} (there are: {known})",
+        "No such account is configured and enabled.",
         "openclaw channels list",
         detail="CHANNEL_UNKNOWN",
     ),

@@ -171,6 +171,6 @@ def _issue(account: Account) -> dict[str, Any]:
         "channel": account.channel,
         "accountId": account.name,
         "kind": kinds.get(account.state, "runtime"),
-        "message": account.trouble,
+        "message": f"{account.state}: {account.why}" if account.why else account.state,
         **({"fix": account.fix} if account.fix else {}),
     }

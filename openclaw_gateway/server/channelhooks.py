@@ -8,6 +8,7 @@ webhook answers 404.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -23,10 +24,24 @@ __all__ = ["PREFIX", "add_channel_webhooks"]
 PREFIX: Final = "/channels/"
 MAX_QUERY: Final = 4096
 MAX_FIELDS: Final = 32
+MAX_OF_ONE_ADDRESS: Final = 4  # requests at a time: whoever guesses signatures must not keep the service out
 
 
 def add_channel_webhooks(http: HttpApp, hub: ChannelHub) -> None:
     """Serve the webhooks of ``hub``'s accounts on ``http``."""
+    busy: Counter[str] = Counter()
+
+    async def bounded(request: HttpRequest, grant: Grant | None) -> HttpReply:
+        address = request.peer.limiter_key
+        if busy[address] >= MAX_OF_ONE_ADDRESS:
+            return text_reply(503, "Try again", (b"retry-after", b"5"))
+        busy[address] += 1
+        try:
+            return await answer(request, grant)
+        finally:
+            busy[address] -= 1
+            if not busy[address]:
+                del busy[address]
 
     async def answer(request: HttpRequest, grant: Grant | None) -> HttpReply:
         steps = request.path.removeprefix(PREFIX).split("/")
@@ -54,4 +69,4 @@ def add_channel_webhooks(http: HttpApp, hub: ChannelHub) -> None:
         )
 
     # The adapter's own secret stands in for admission, and no page can make a browser send it.
-    http.prefixes[PREFIX] = Route(methods=("GET", "POST"), handler=answer, needs_admission=False, every_method=True)
+    http.prefixes[PREFIX] = Route(methods=("GET", "POST"), handler=bounded, needs_admission=False, every_method=True)

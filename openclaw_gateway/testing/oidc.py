@@ -45,6 +45,7 @@ class OidcServer:
     codes: dict[str, dict[str, str]] = attrs.field(factory=dict)
     key: Any = None
     kid: str = "key-1"
+    names_algorithm: bool = True  # whether the published key says which algorithm it is for
 
     def rotate(self) -> None:
         """Sign with another key from now on."""
@@ -57,7 +58,8 @@ class OidcServer:
         import jwt
 
         public = jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
-        return {"keys": [{**public, "kid": self.kid, "use": "sig", "alg": "RS256"}]}
+        algorithm = {"alg": "RS256"} if self.names_algorithm else {}
+        return {"keys": [{**public, **algorithm, "kid": self.kid, "use": "sig"}]}
 
     def metadata(self) -> Claims:
         return self.change_metadata(

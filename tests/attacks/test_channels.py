@@ -1,4 +1,4 @@
-"""V27 to V29, V45, V47, V51, V56 against real adapters in a whole gateway: their services are fakes, all else is real."""
+"""V27 to V29, V45, V47, V51, V56 against real adapters in a whole gateway; only their services are fakes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from openclaw_gateway import Gateway, GatewayConfig, open_gateway
 from openclaw_gateway.config.schema import AuthConfig, ChannelConfig, DirectMessageConfig, LoggingConfig
 from openclaw_gateway.errors import CallFailed
 from openclaw_gateway.ops.log import open_log
+from openclaw_gateway.server import channelhooks
 from openclaw_gateway.server import http as server_http
 from openclaw_gateway.testing import connect_peer
 from openclaw_gateway.testing.discord import FakeDiscord, open_fake_discord
@@ -54,7 +55,7 @@ class World:
         hub = self.gateway.messaging.channels
         assert hub is not None
         with trio.fail_after(10):
-            while not all(account.connected for account in hub.accounts):
+            while not all(account.connected for account in hub.accounts):  # noqa: ASYNC110 - nothing tells it
                 await trio.sleep(0.01)
 
 
@@ -142,8 +143,8 @@ async def test_v29_ten_wrong_codes_end_what_waits() -> None:
         with trio.fail_after(10):
             (challenge,) = await world.telegram.wait_sent(1)
         for letters in itertools.islice(itertools.product("BCDEFGHJ", repeat=3), 10):
+            ask = {"channel": "telegram", "code": "AAAAA" + "".join(letters)}
             with pytest.raises(CallFailed):
-                ask = {"channel": "telegram", "code": "AAAAA" + "".join(letters)}
                 await peer.request("channels.pairing.approve", ask)
         with pytest.raises(CallFailed):
             await peer.request("channels.pairing.approve", {"channel": "telegram", "code": code_in(challenge["text"])})
@@ -225,6 +226,18 @@ async def test_v47_a_body_is_at_most_1_mib_and_10_seconds(monkeypatch: pytest.Mo
         await legit_client_works(port)
 
 
+async def test_v47_one_address_cannot_keep_a_service_out() -> None:
+    async with open_world(webhook=True) as world, remote_door(world.gateway, "192.0.2.8") as meta:
+        head = f"POST {PATHS['whatsapp']} HTTP/1.1\r\nHost: localhost\r\nx-hub-signature-256: {sign(b'')}\r\n"
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(channelhooks.MAX_OF_ONE_ADDRESS):
+                client = await stack.enter_async_context(await Attacker.at(world.gateway.port))
+                await client.send(f"{head}Content-Length: 9\r\n\r\n".encode())
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert await bring(world.gateway.port, b"{}") == 503
+            assert await bring(meta, b"{}") == 200
+
+
 async def test_v45_the_webhook_is_verified_only_with_its_token() -> None:
     async with open_world(webhook=True) as world:
         right = f"hub.mode=subscribe&hub.challenge=12345&hub.verify_token={VERIFY_TOKEN}"
@@ -255,7 +268,8 @@ async def test_v51_no_secret_of_a_channel_is_in_any_answer_event_log_or_file(tmp
     with open_log(LoggingConfig(level="debug", file=log_file), tmp_path):
         async with open_world("open", webhook=True, tmp_path=tmp_path / "state") as world:
             seeded = [
-                world.telegram.token, HOOK_SECRET, "fake.token-of-the-discord", WHATSAPP_TOKEN, APP_SECRET, VERIFY_TOKEN,
+                world.telegram.token, HOOK_SECRET, "fake.token-of-the-discord",
+                WHATSAPP_TOKEN, APP_SECRET, VERIFY_TOKEN,
             ]  # fmt: skip
             async with connect_peer(world.gateway, scopes=("operator.read", "operator.admin")) as peer:
                 await bring(world.gateway.port, world.whatsapp.write("4911111111"))
@@ -267,7 +281,7 @@ async def test_v51_no_secret_of_a_channel_is_in_any_answer_event_log_or_file(tmp
                 headers = {"x-telegram-bot-api-secret-token": HOOK_SECRET}
                 await http(world.gateway.port, "POST", PATHS["telegram"], body=UPDATE, headers=headers)
                 with trio.fail_after(10):
-                    while world.gateway.messaging.outbound.counts["dead"] == 0:
+                    while world.gateway.messaging.outbound.counts["dead"] == 0:  # noqa: ASYNC110 - nothing tells it
                         await trio.sleep(0.02)
                 for method in READS:
                     for params in ({}, {"probe": True}):

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,14 @@ class Victim:
     async def start(self) -> None:
         polls = self.telegram.calls.count("getUpdates")
         arguments = [*self.openclaw.argv, "gateway", "run", "--port", str(free_port())]
-        self.process = subprocess.Popen(
-            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.openclaw.environment
+        self.process = await trio.to_thread.run_sync(
+            partial(
+                subprocess.Popen,
+                arguments,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=self.openclaw.environment,
+            )
         )
         with trio.fail_after(20):
             await self.telegram.wait_called("getUpdates", polls + 1)
@@ -62,7 +69,7 @@ class Victim:
 
 
 class Steps:
-    """Where the next process is killed. ``doubtful``: how often Telegram had taken an answer whose process then died."""
+    """Where the next process is killed. ``doubtful``: how often Telegram took an answer whose process then died."""
 
     def __init__(self, telegram: FakeTelegram, victim: Victim) -> None:
         self.telegram = telegram

@@ -278,23 +278,27 @@ async def test_c21_another_form_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("echoes", [True, False])
-async def test_c21_a_gateway_that_does_not_speak_it_is_told_apart(echoes: bool) -> None:
-    """OpenClaw's own echoes any subprotocol and goes on in JSON."""
+async def test_c21_a_gateway_that_does_not_agree_gets_no_secret(echoes: bool) -> None:
+    """OpenClaw's own echoes any subprotocol and goes on in JSON; another may go on in what it did not agree to."""
+    heard = []
 
     async def other(request: WebSocketRequest) -> None:
         websocket = await request.accept(subprotocol=request.proposed_subprotocols[0] if echoes else None)
-        challenge = {"type": "event", "event": "connect.challenge", "payload": {"nonce": "n", "ts": 1}}
-        await websocket.send_message(msgspec.json.encode(challenge).decode())
+        said = {"nonce": "n", "ts": 1}
+        plain = msgspec.json.encode({"type": "event", "event": "connect.challenge", "payload": said}).decode()
+        proto = protobuf.number_event(protobuf.encode_event("connect.challenge", said), None)
         with suppress(ConnectionClosed):
-            await websocket.get_message()
+            await websocket.send_message(plain if echoes else proto)
+            heard.append(await websocket.get_message())
 
     async with trio.open_nursery() as nursery:
         server = await nursery.start(serve_websocket, other, "127.0.0.1", 0, None)
         with pytest.raises(ConnectFailed, match="does not speak Protocol Buffers") as caught:
-            async with open_client(f"ws://127.0.0.1:{server.port}", protocol="proto"):
+            async with open_client(f"ws://127.0.0.1:{server.port}", protocol="proto", timeout=5):
                 pass
         assert "--protocol" in (caught.value.fix or "")
         nursery.cancel_scope.cancel()
+    assert heard == []
 
 
 @pytest.mark.parametrize("bad", [b"\xff", b"", b"\x12\x00", b'{"type":"event"}'])

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -89,7 +90,7 @@ async def test_a_try_that_failed_is_repeated_with_the_same_id_and_body() -> None
             (302, [("location", f"http://127.0.0.1:{sink.port}/other")], b""),
             (404, [], b""),
         ]
-        gateway.events.publish_nowait("chat", {"state": "final", "runId": "r"})
+        gateway.events.publish_nowait("chat", msgspec.Raw(b'{"state": "final", "runId": "r"}'))
         heard = await sink.wait(4)
         assert len({one.headers["webhook-id"] for one in heard}) == len({one.body for one in heard}) == 1
         assert {one.target for one in heard} == {"/in?x=1"}
@@ -133,6 +134,26 @@ async def test_one_target_that_is_down_holds_up_no_other() -> None:
             left = gateway.messaging.outbound.messages("waiting")
             assert [one.lane for one in left] == ["webhook:down"] * 3
             assert left[0].due_at_ms - left[0].accepted_at_ms > 2_900_000  # as the target asked
+
+
+async def test_a_target_that_says_nothing_is_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbound, "SEND_SECONDS", 0.2)
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, _say_nothing, 0)
+        port = listeners[0].socket.getsockname()[1]
+        async with opened([target(port)]) as gateway:
+            gateway.messaging.outbound.rules = attrs.evolve(
+                gateway.messaging.outbound.rules, first_retry_ms=600_000, longest_retry_ms=600_000
+            )
+            gateway.events.publish_nowait("chat", {"state": "final"})
+            await until(lambda: any(one.attempts for one in gateway.messaging.outbound.messages("waiting")))
+            (message,) = gateway.messaging.outbound.messages()
+            assert message.last_error == "no answer within 0.2 s"
+        nursery.cancel_scope.cancel()
+
+
+async def _say_nothing(stream: trio.SocketStream) -> None:
+    await trio.sleep_forever()
 
 
 async def test_only_named_events_leave_and_no_secret_does() -> None:

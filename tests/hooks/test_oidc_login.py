@@ -26,7 +26,7 @@ from openclaw_gateway import Gateway, open_gateway
 from openclaw_gateway.config.hookblocks import OidcConfig
 from openclaw_gateway.config.schema import AuthConfig, ControlUiConfig, GatewayConfig
 from openclaw_gateway.hooks import login, provider
-from openclaw_gateway.hooks.oidc import Identity, LoginRefused, may_log_in, read_metadata
+from openclaw_gateway.hooks.oidc import Identity, LoginRefused, Metadata, may_log_in, read_metadata, verify_id_token
 from openclaw_gateway.policy.lockout import FailureLedger, LockoutRules
 from openclaw_gateway.testing.oidc import OidcServer, open_oidc_provider
 from tests.attacks.attacker import TOKEN, Attacker, http, rpc
@@ -208,7 +208,7 @@ async def test_replay_an_answer_is_good_once() -> None:
         lambda address: re.sub(r"&iss=[^&]*", "", address),
         lambda address: re.sub(r"state=[^&]*", "state=" + "A" * 43, address),
         lambda address: re.sub(r"&state=[^&]*", "", address),
-        lambda address: address + "&state=other",
+        lambda address: "/auth/callback?code=other&" + address.partition("?")[2],
         lambda address: address + "&error=access_denied",
         lambda address: re.sub(r"code=[^&]*", "code=", address),
         lambda address: re.sub(r"code=[^&]*", "code=" + "x" * 5000, address),
@@ -243,7 +243,7 @@ def _by_a_stranger(server: OidcServer, claims: dict[str, Any]) -> str:
 
 
 SIGNERS: dict[str, Callable[[OidcServer, dict[str, Any]], str]] = {
-    "none": lambda server, claims: jwt.encode(claims, None, algorithm="none", headers={"kid": server.kid}),
+    "none": lambda server, claims: jwt.encode(claims, "", algorithm="none", headers={"kid": server.kid}),
     "the public key as an HMAC key": _hmac_with_the_public_key,
     "the client's secret": lambda server, claims: jwt.encode(claims, "secret of the client".ljust(32, "x"), "HS256"),
     "another key": _by_a_stranger,
@@ -265,6 +265,7 @@ SIGNERS: dict[str, Callable[[OidcServer, dict[str, Any]], str]] = {
 async def test_algorithm_confusion_and_foreign_signatures(how: str) -> None:
     async with opened() as (gateway, server):
         server.sign = lambda claims: SIGNERS[how](server, claims)
+        server.names_algorithm = False
         status, _, body = await Browser(gateway.port).log_in(server)
         assert status == 403, body
         assert gateway._keys.names("login-") == []
@@ -320,6 +321,38 @@ async def test_v56_metadata_that_lead_astray_are_not_followed(what: str) -> None
         assert {path for _, path, _ in server.requests} == {"/.well-known/openid-configuration"}
 
 
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")  # the provider signs with it
+async def test_a_key_that_is_short_or_private_is_not_used() -> None:
+    async with opened() as (gateway, server):
+        server.key = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+        status, _, body = await Browser(gateway.port).log_in(server)
+        assert status == 403
+        assert "2048" in body
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    leaked = {**jwt.algorithms.RSAAlgorithm.to_jwk(key, as_dict=True), "kid": "k"}
+    metadata = Metadata(issuer="i", authorization_endpoint="a", token_endpoint="t", jwks_uri="j")
+    with pytest.raises(KeyError):
+        verify_id_token(
+            jwt.encode({"iss": "i"}, key, "RS256", {"kid": "k"}), [leaked], metadata=metadata, client_id="c", nonce="n"
+        )
+
+
+async def test_v16_a_login_that_ends_under_other_rules_is_none() -> None:
+    async with opened() as (gateway, server):
+        browser = Browser(gateway.port)
+        address = _path(at_provider(server, await browser.begin()))
+
+        def change(claims: dict[str, Any]) -> dict[str, Any]:
+            oidc = attrs.evolve(gateway.config.auth.oidc, scopes=("operator.read",))
+            config = attrs.evolve(gateway.config, auth=attrs.evolve(gateway.config.auth, oidc=oidc))
+            gateway.apply(config, gateway.auth)
+            return claims
+
+        server.change_claims = change
+        assert (await browser.get(address))[0] == 409
+        assert gateway._keys.names("login-") == []
+
+
 async def test_a_key_that_was_changed_is_fetched_anew_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened() as (gateway, server):
         assert (await Browser(gateway.port).log_in(server))[0] == 200
@@ -362,6 +395,7 @@ def test_metadata_of_https_issuers_name_https_only() -> None:
         for bad in ("http://id.example/x", "https://user@id.example/x", "https://", "//id.example", 7):
             with pytest.raises(LoginRefused):
                 read_metadata({**good, name: bad}, "https://id.example")
-    for document in (None, [], {}, {**good, "issuer": "https://id.example/"}):
+    others: list[Any] = [None, [], {}, {**good, "issuer": "https://id.example/"}]
+    for document in others:
         with pytest.raises(LoginRefused):
             read_metadata(document, "https://id.example")

@@ -90,7 +90,7 @@ def test_s071_a_stranger_is_paired_from_the_command_line_and_gets_an_agents_answ
         telegram = {"botToken": "${TELEGRAM_BOT_TOKEN}", "apiRoot": url, "dm": {"policy": "pairing"}}
         openclaw.config(json.dumps({"channels": {"telegram": telegram}}))
         stranger, other = Person(url, 111, "Ann"), Person(url, 222, "Bob")
-        with openclaw.started():
+        with openclaw.started() as port:
             log = openclaw.state / "logs" / "gateway.log"
 
             def told() -> str:
@@ -118,3 +118,9 @@ def test_s071_a_stranger_is_paired_from_the_command_line_and_gets_an_agents_answ
             assert "Pairing code: " in other.wait(1, told), "another one is still a stranger"
             assert len(stranger.received) == 3
             assert TOKEN not in told()
+
+            there = {"OPENCLAW_GATEWAY_URL": f"ws://127.0.0.1:{port}", "OPENCLAW_GATEWAY_TOKEN": openclaw.secret}
+            seen = official.cli("channels", "status", "--probe", env=there)
+            assert seen.code == 0, seen.text
+            assert "Telegram default (TestNameBot): enabled, configured, running, connected" in seen.out, seen.text
+            assert "works" in seen.out, seen.text

@@ -270,3 +270,18 @@ def test_s017_the_committed_code_is_what_the_proto_files_give(tmp_path: Path) ->
     }
     assert wanted == found
     assert len([path for path in wanted if path.suffix == ".proto"]) == 5
+
+
+def test_s017_the_reference_names_every_typed_message() -> None:
+    page = (ROOT / "docs" / "reference" / "protobuf.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("| `")]
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
+
+    def message(kind: Any, member: str | None) -> str:
+        return "json" if member is None else kind.DESCRIPTOR.fields_by_name[member].message_type.name
+
+    for method in {*protobuf.PARAMS, *protobuf.RESULTS}:
+        params = message(pb.Request, protobuf.PARAMS.get(method))
+        assert [method, params, message(pb.Response, protobuf.RESULTS.get(method))] in rows
+    for event, member in protobuf.EVENTS.items():
+        assert [event, message(pb.Event, member)] in rows

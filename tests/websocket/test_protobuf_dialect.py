@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +16,7 @@ from openclaw_gateway.protocol.pb import frames_pb2 as pb
 from openclaw_gateway.server.dialect import PROTOBUF, choose_subprotocol
 
 from .conftest import MAX_MESSAGE, TOKEN, OpenServer
-from .rawclient import BINARY, CLOSE, CONTINUATION, TEXT, Frame, RawClient, frame
+from .rawclient import BINARY, CONTINUATION, TEXT, RawClient, frame
 
 PRE_AUTH = 64 * 1024
 
@@ -288,6 +291,33 @@ async def test_rob1_one_bad_protobuf_client_harms_no_other(open_server: OpenServ
         await assert_alive(good)
 
 
-def test_frames_of_the_tests_are_frames() -> None:
-    assert json.loads(JSON_TEXT)["method"] == "connect"
-    assert Frame(CLOSE, b"\x03\xef").close_code == 1007
+# --- what it costs those who do not use it
+
+LOADING = """
+import sys, trio
+from openclaw_gateway.testing import ScriptedPeer, connect_peer, open_memory_gateway, open_memory_stream
+
+async def main():
+    async with open_memory_gateway() as gateway:
+        async with connect_peer(gateway) as peer:
+            await peer.request("health")
+        print(any(name.startswith("google") for name in sys.modules))
+        async with open_memory_stream(gateway) as stream:
+            await ScriptedPeer(stream).upgrade(headers={"Sec-WebSocket-Protocol": "openclaw.v4.proto"})
+        print(any(name.startswith("google") for name in sys.modules))
+
+trio.run(main)
+"""
+
+
+def test_perf3_the_runtime_is_loaded_for_the_first_client_that_asks() -> None:
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+        check=False,
+        timeout=25,
+    )
+    assert done.stdout.split() == ["False", "True"], done.stderr
