@@ -139,11 +139,15 @@ async def ask_gateway(
     from openclaw_gateway.client import open_client
     from openclaw_gateway.client.errors import CallTimedOut, ClientClosed, ConnectFailed
     from openclaw_gateway.client.resolve import TargetError, resolve_target
+    from openclaw_gateway.config.load import load_config
     from openclaw_gateway.config.paths import state_dir
     from openclaw_gateway.errors import CallFailed
     from openclaw_gateway.ops.instance import read_holder
 
     if read_holder(state_dir(env)) is None:
+        if load_config(env=env).config.mode == "remote":
+            text = "gateway.mode is remote: the gateway's doors are seen on its own host"
+            return None, {}, text, "run the same command there"
         return None, {}, "no gateway runs here", "openclaw gateway start"
     try:
         target = resolve_target(env=env)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from openclaw_gateway.ops.doctor_checks import found
 
@@ -121,10 +121,10 @@ def gateway(patient: Patient) -> list[Finding]:
                 failing = _failing(answer.body)
                 rows = [found("gateway", "warn", f"{text}; not ready: {failing}", "openclaw status")]
             try:
-                told = (await client.call("status", timeout=_SECONDS)).get("tls")
+                told = await client.call("status", timeout=_SECONDS)
             except (CallFailed, CallTimedOut, ClientClosed):
-                told = None
-            return rows + _certificate(told)
+                told = {}
+            return rows + _certificate(told.get("tls")) + _tailscale(told.get("tailscale")) + _tunnels(told)
 
     try:
         return trio.run(visit, target)
@@ -150,3 +150,27 @@ def _certificate(told: object) -> list[Finding]:
     if trouble:
         return [found("tls", "warn" if state == "expiring" else "fail", f"{state}: {trouble}", fix)]
     return [found("tls", "ok", f"{state}, sha256 {told.get('fingerprint')}")]
+
+
+def _tailscale(told: object) -> list[Finding]:
+    """How the tailnet reaches the gateway, in its own words; nothing where it should not."""
+    if not isinstance(told, dict) or told.get("mode", "off") == "off":
+        return []
+    mode, state = told["mode"], told.get("state")
+    if state == "serving":
+        return [found("tailscale", "ok", f"{mode}: {told.get('url')}")]
+    text = f"{mode}: {state}: {told.get('reason') or 'no reason given'}"
+    return [found("tailscale", "warn", text, told.get("fix"))]
+
+
+def _tunnels(told: dict[str, Any]) -> list[Finding]:
+    """The tunnels of `gateway.tunnels`: those that are up in one line, every other one with what mends it."""
+    rows = [row for row in told.get("tunnels") or () if isinstance(row, dict)]
+    up = [str(row.get("name")) for row in rows if row.get("state") == "up"]
+    findings = [found("tunnels", "ok", f"up: {', '.join(up)}")] if up else []
+    for row in rows:
+        if row.get("state") != "up":
+            why = f": {row['message']}" if row.get("message") else ""
+            text = f"{row.get('name')} to {row.get('target')} is {row.get('state')}{why}"
+            findings.append(found("tunnels", "warn", text, row.get("fix") or "openclaw tunnel list"))
+    return findings
