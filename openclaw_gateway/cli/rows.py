@@ -236,6 +236,11 @@ def _look_at_config(journey: Journey) -> None:
     applied = told.get("appliedConfigHash")
     if not journey.target.local or loaded is None or not applied:
         return
+    waiting = _on_probation()
+    if waiting is not None:
+        fix = "openclaw config confirm   (or: openclaw config rollback)"
+        journey.rows.append(Row("config", "unknown", waiting, fix))
+        return
     if applied != loaded.hash:
         text = f"file {loaded.hash[:8]} changed since {applied[:8]} was applied: SIGHUP or wait a second"
         if told.get("configIssues"):
@@ -246,6 +251,24 @@ def _look_at_config(journey: Journey) -> None:
         journey.rows.append(Row("config", "unknown", text, "openclaw config validate"))
     else:
         journey.rows.append(Row("config", "ok", f"applied ({applied[:8]})"))
+
+
+def _on_probation() -> str | None:
+    """The change that goes back unless somebody confirms it; None where none waits."""
+    from openclaw_gateway.config.paths import pending_path, state_dir
+    from openclaw_gateway.config.pending import PendingUnreadable, read_pending
+
+    directory = state_dir(os.environ)
+    if not pending_path(directory).exists():
+        return None
+    try:
+        pending = read_pending(directory)
+    except (PendingUnreadable, OSError):
+        return None
+    if pending is None or pending.undone is not None:
+        return None
+    left = pending.left_ms(time.time_ns() // 1_000_000) / 1000
+    return f"{', '.join(pending.keys) or 'a change'} goes back in {left:.0f} s unless confirmed"
 
 
 def _explain_refusal(journey: Journey, error: ConnectFailed) -> None:

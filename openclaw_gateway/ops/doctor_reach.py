@@ -134,11 +134,13 @@ def gateway(patient: Patient) -> list[Finding]:
 
 
 def _failing(body: bytes) -> str:
-    """The parts that /readyz names."""
+    """The parts that /readyz names, with the reasons that it tells this host."""
     try:
-        names = json.loads(body)["failing"]
-        return ", ".join(str(name) for name in names)[:200] or "no part is named"
-    except (ValueError, KeyError, TypeError):
+        told = json.loads(body)
+        parts = told.get("parts") or {}
+        names = [f"{name} ({parts[name]})" if name in parts else str(name) for name in told["failing"]]
+        return ", ".join(names)[:400] or "no part is named"
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "no part is named"
 
 

@@ -356,3 +356,12 @@ def test_doctor_and_status_say_what_the_certificate_lacks(openclaw: Program, tmp
         while "kept" not in (seen := openclaw("status").stdout):
             assert "not the pinned one" not in seen
             assert time.monotonic() < until, seen
+
+
+def test_s163_discover_names_this_hosts_own_gateway_that_nobody_can_hear_of(openclaw: Program) -> None:
+    with openclaw.started() as port:
+        nothing = openclaw("devices", "discover", "--timeout", "200")
+        if nothing.returncode == 0:
+            pytest.skip("another gateway is announced on this network")
+        assert f"this host's own gateway (ws://127.0.0.1:{port}) listens on loopback only" in nothing.stderr
+        assert "fix: openclaw config set gateway.bind lan" in nothing.stderr

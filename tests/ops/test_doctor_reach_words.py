@@ -28,5 +28,7 @@ def test_a_certificate_that_ends_soon_is_looked_at_one_that_ended_is_mended() ->
 
 def test_a_body_that_is_no_readiness_names_no_part() -> None:
     assert _failing(b'{"failing":["tls","store"]}') == "tls, store"
+    said = _failing(b'{"failing":["listener:nodes"],"parts":{"listener:nodes":"10.20.0.1 is no address of this host"}}')
+    assert said == "listener:nodes (10.20.0.1 is no address of this host)"
     for odd in (b"", b"[]", b"null", b'{"failing":3}'):
         assert _failing(odd) == "no part is named"
