@@ -365,3 +365,26 @@ def test_s163_discover_names_this_hosts_own_gateway_that_nobody_can_hear_of(open
             pytest.skip("another gateway is announced on this network")
         assert f"this host's own gateway (ws://127.0.0.1:{port}) listens on loopback only" in nothing.stderr
         assert "fix: openclaw config set gateway.bind lan" in nothing.stderr
+
+
+def test_doctor_network_shows_the_certificate_that_is_required(openclaw: Program) -> None:
+    openclaw.config("{gateway: {tls: {enabled: true}}}")
+    with openclaw.started() as port:
+        pin = json.loads(openclaw("status", "--json").stdout)["tls"]["fingerprint"]
+        argv = ["node", "run", "--host", "127.0.0.1", "--port", str(port), "--tls", "--tls-fingerprint", pin]
+        node = subprocess.Popen(
+            [*openclaw.argv, *argv], env={**openclaw.environment, "OPENCLAW_GATEWAY_TOKEN": openclaw.secret},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            until = time.monotonic() + 15
+            while (made := openclaw("devices", "cert")).returncode != 0:
+                assert time.monotonic() < until, made.stderr
+        finally:
+            node.terminate()
+            node.wait(10)
+        assert openclaw("config", "set", "gateway.tls.clientAuth", "required").returncode == 0
+        until = time.monotonic() + 15
+        while json.loads((report := openclaw("doctor", "--network", "--json")).stdout)["trouble"] is not None:
+            assert time.monotonic() < until, report.stdout
+        assert report.returncode == 0, report.stdout
