@@ -108,7 +108,11 @@ def _own_device() -> str:
     from openclaw_gateway.config.paths import state_dir
 
     folder = state_dir(os.environ)
-    identity = load_identity(folder / "node" / "identity.json")
-    if identity is not None:
-        return str(identity.device_id)
-    raise click.UsageError(f"no device of this host's own is known in {printable(folder)}; name one: devices list")
+    for kept in (folder / "node" / "identity.json", folder / "identity" / "device.json"):
+        identity = load_identity(kept)
+        if identity is not None:
+            return str(identity.device_id)
+    raise click.UsageError(
+        f"no device of this host's own is known in {printable(folder)}; name one: openclaw pairing list shows them.\n"
+        "Where none is paired: openclaw config set gateway.tls.clientAuth optional   (then pair one)"
+    )

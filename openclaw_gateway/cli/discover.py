@@ -333,10 +333,14 @@ def _explain_nothing(problems: list[str], domains: list[str], seconds: float) ->
 
     here = why_not_here()
     why = list(problems)
+    own = _own_unannounced()
+    if own is not None:
+        why.insert(0, f"this host's own gateway ({own}) listens on loopback only (gateway.bind): it announces nothing")
     if here is not None:
         why.append(here.partition(";")[0])
     if not problems:
         why.append("many networks (guest Wi-Fi, VPNs, VLANs) drop multicast")
+    if not problems and own is None:
         why.append("a gateway that listens on loopback only (gateway.bind) announces nothing")
     if not domains:
         why.append("no wide-area domain is set (discovery.wideArea.domain), so DNS was not asked")
@@ -346,4 +350,15 @@ def _explain_nothing(problems: list[str], domains: list[str], seconds: float) ->
     fix = "openclaw status   (on the gateway's host: its row discovery says what it announces)"
     if here is not None or any("multicast" in problem for problem in problems):
         fix = "openclaw gateway probe --url ws://HOST:18789 --token TOKEN   (with the gateway's address)"
+    if own is not None:
+        fix = "openclaw config set gateway.bind lan --confirm 60s   (to be found; on this host: openclaw status)"
     click.echo(f"  fix: {fix}", err=True)
+
+
+def _own_unannounced() -> str | None:
+    """Where this host's own gateway listens, where nobody else can hear of it."""
+    from openclaw_gateway.config.paths import state_dir
+    from openclaw_gateway.ops.instance import read_holder
+
+    holder = read_holder(state_dir(os.environ))
+    return holder.url if holder is not None and holder.bind == "loopback" else None

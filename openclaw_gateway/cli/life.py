@@ -28,6 +28,8 @@ SUSPENDED_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 3.0
 _OUT_LINES: Final = 12
 _PROBE_SECONDS: Final = 0.5
+_ANSWER_BYTES: Final = 1024
+_TLS_ONLY: Final = b"speaks TLS"  # what `server.tlswire` answers to plain HTTP
 
 
 class LifeError(GatewayError):
@@ -165,7 +167,7 @@ def _wait_until_up(child: subprocess.Popen[bytes], directory: Path, host: str, p
         holder = read_holder(directory)
         if holder is not None and holder.pid == child.pid and holder.url:
             number = holder.port or port
-            if _answers(host, number):
+            if _answers(host, number, directory):
                 return holder.url
         time.sleep(0.02)
     raise LifeError(
@@ -174,17 +176,33 @@ def _wait_until_up(child: subprocess.Popen[bytes], directory: Path, host: str, p
     )
 
 
-def _answers(host: str, port: int) -> bool:
-    """GET /health says 200. A plain socket: the command's whole budget is less than an HTTP library's import."""
+def _answers(host: str, port: int, directory: Path) -> bool:
+    """GET /health says 200, or the port says that it speaks TLS; where it speaks to nobody of this host
+    (`gateway.network`), the owner's socket answers. Plain sockets: the command's whole budget is less than an HTTP
+    library's import.
+    """
     import socket
 
+    from openclaw_gateway.ops.ownersocket import connect_owner
+
+    said = b""
     try:
         with socket.create_connection((host, port), timeout=_PROBE_SECONDS) as sock:
             sock.settimeout(_PROBE_SECONDS)
-            sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            return sock.recv(64).startswith(b"HTTP/1.1 200")
+            try:
+                sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                while len(said) < _ANSWER_BYTES and (more := sock.recv(_ANSWER_BYTES)):
+                    said += more
+            except (ConnectionResetError, BrokenPipeError):
+                pass
     except OSError:
         return False
+    if said:
+        return said.startswith(b"HTTP/1.1 200") or (said.startswith(b"HTTP/1.1 400") and _TLS_ONLY in said)
+    owner = connect_owner(directory, timeout=_PROBE_SECONDS)
+    if owner is not None:
+        owner.close()
+    return owner is not None
 
 
 def _died(code: int, out: Path) -> LifeError:
@@ -333,7 +351,7 @@ def _wait_restarted(old: Any, directory: Path) -> Any:
                 break
         elif now.started_at_ms != old.started_at_ms and now.url and now.port:
             host = now.url.partition("://")[2].rpartition(":")[0].strip("[]")
-            if _answers(host or "127.0.0.1", now.port):
+            if _answers(host or "127.0.0.1", now.port, directory):
                 return now
         time.sleep(0.02)
     raise LifeError("the gateway did not come back", "openclaw gateway start   (and openclaw logs for the reason)")

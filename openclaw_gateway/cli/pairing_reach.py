@@ -64,8 +64,7 @@ def _is_named(reach: Reach) -> bool:
 
     if reach.url or reach.token or reach.password or reach.port or os.environ.get(URL_VARIABLE, "").strip():
         return True
-    config = _config()
-    return bool(config.mode == "remote" and config.remote.url)
+    return bool(_config().mode == "remote")  # whatever the way: nothing of this host is asked instead
 
 
 def _config() -> Any:

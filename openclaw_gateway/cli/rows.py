@@ -141,7 +141,15 @@ async def _go_on(journey: Journey, timeout: float, mode: str, methods: tuple[str
         return
     healthy = answer.status == 200
     text = f"/health {answer.status}"
-    journey.rows.append(Row("http", "ok" if healthy else "failed", text, None if healthy else "openclaw logs"))
+    fix = None if healthy else "openclaw logs"
+    if answer.status == 400 and not target.address.tls and b"speaks TLS" in answer.body:
+        fix = f"openclaw status --url wss{target.url.removeprefix('ws')} --token TOKEN"
+        text = "this port speaks TLS alone"
+        journey.error = ConnectFailed(stage="http", url=target.url, message=text, fix=fix)
+        journey.rows.append(Row("http", "failed", text, fix))
+        journey.rows += [Row(name, "unknown", "not tried") for name in ("websocket", "auth", "scope")]
+        return
+    journey.rows.append(Row("http", "ok" if healthy else "failed", text, fix))
     await _shake_hands(journey, timeout, mode, methods)
 
 
@@ -197,7 +205,7 @@ def _look_at_tailscale(journey: Journey) -> None:
         return
     where = f" ({told['url']})" if told.get("url") else ""
     text = f"{told['mode']}: {told.get('state')}: {told.get('reason') or 'no reason given'}{where}"
-    journey.rows.append(Row("tailscale", "unknown", f"{text}; fix: {told.get('fix')}", told.get("fix")))
+    journey.rows.append(Row("tailscale", "unknown", text, told.get("fix")))
 
 
 def _tls_row(told: dict[str, Any]) -> Row:
@@ -207,7 +215,8 @@ def _tls_row(told: dict[str, Any]) -> Row:
         return Row("tls", "ok", "ended in front of the gateway, or not told")
     text = f"{tls.get('state')}, sha256 {tls.get('fingerprint')}"
     if tls.get("trouble"):
-        return Row("tls", "failed", f"{text}: {tls['trouble']}", tls.get("fix"))
+        expiring = tls.get("state") == "expiring"  # it still does what it should
+        return Row("tls", "unknown" if expiring else "failed", f"{text}: {tls['trouble']}", tls.get("fix"))
     return Row("tls", "ok", text)
 
 
@@ -227,6 +236,11 @@ def _look_at_config(journey: Journey) -> None:
     applied = told.get("appliedConfigHash")
     if not journey.target.local or loaded is None or not applied:
         return
+    waiting = _on_probation()
+    if waiting is not None:
+        fix = "openclaw config confirm   (or: openclaw config rollback)"
+        journey.rows.append(Row("config", "unknown", waiting, fix))
+        return
     if applied != loaded.hash:
         text = f"file {loaded.hash[:8]} changed since {applied[:8]} was applied: SIGHUP or wait a second"
         if told.get("configIssues"):
@@ -237,6 +251,24 @@ def _look_at_config(journey: Journey) -> None:
         journey.rows.append(Row("config", "unknown", text, "openclaw config validate"))
     else:
         journey.rows.append(Row("config", "ok", f"applied ({applied[:8]})"))
+
+
+def _on_probation() -> str | None:
+    """The change that goes back unless somebody confirms it; None where none waits."""
+    from openclaw_gateway.config.paths import pending_path, state_dir
+    from openclaw_gateway.config.pending import PendingUnreadable, read_pending
+
+    directory = state_dir(os.environ)
+    if not pending_path(directory).exists():
+        return None
+    try:
+        pending = read_pending(directory)
+    except (PendingUnreadable, OSError):
+        return None
+    if pending is None or pending.undone is not None:
+        return None
+    left = pending.left_ms(time.time_ns() // 1_000_000) / 1000
+    return f"{', '.join(pending.keys) or 'a change'} goes back in {left:.0f} s unless confirmed"
 
 
 def _explain_refusal(journey: Journey, error: ConnectFailed) -> None:

@@ -60,7 +60,7 @@ def _print(journey: Any, deep: bool) -> None:
     for row in journey.rows:
         word, paint = _MARKS[row.state]
         click.echo(f"  {row.name:<{width}}  {colour(f'{word:<6}', fg=paint)}  {printable(row.text, 300)}")
-        if row.state == "failed" and row.fix:
+        if row.state != "ok" and row.fix:
             click.echo(f"  {'':<{width}}          fix: {printable(row.fix, 300)}")
     loaded = target.loaded
     if loaded is not None:

@@ -78,10 +78,15 @@ def open_(
     )
     with claim(state_dir(os.environ), name, "command") as claimed:
 
+        shown: list[tuple[Any, ...]] = []
+
         def tell(report: Any) -> None:
             wire = report.to_wire()
             claimed.write(wire)
-            _show(wire, as_json)
+            said = (wire["state"], wire["message"], wire["retryInMs"])
+            if as_json or said not in shown:  # the same again is a change for programs alone
+                _show(wire, as_json)
+            shown[:] = [said]
 
         trio.run(_keep, spec, tell, once)
 

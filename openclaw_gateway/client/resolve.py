@@ -39,6 +39,7 @@ URL_VARIABLE = "OPENCLAW_GATEWAY_URL"
 CLIENT_CERTIFICATE = "client-cert.pem"
 CLIENT_KEY = "client-key.pem"
 OWN_CERTIFICATE = Path("tls") / "gateway-cert.pem"
+CERTIFICATE_IN_USE = Path("tls") / "in-use.pem"
 
 
 @attrs.define(eq=False)
@@ -210,7 +211,7 @@ def _own_pins(config: GatewayConfig, directory: Path) -> str | None:
     """This host's own gateway shows one of the certificates in its files: nobody has to be asked for a pin (NET-8)."""
     from openclaw_gateway.client.tls import file_pins
 
-    return file_pins(config.tls.cert_path, directory / OWN_CERTIFICATE)
+    return file_pins(directory / CERTIFICATE_IN_USE, config.tls.cert_path, directory / OWN_CERTIFICATE)
 
 
 def _local_address(config: GatewayConfig, directory: Path, port: int | None) -> tuple[str, int, str, bool]:

@@ -127,7 +127,7 @@ class _Asked:
     async def _ask(self, name: Name, kind: str) -> tuple[Sequence[Any], str | None]:
         """The records, or none and why."""
         from dns.exception import DNSException
-        from dns.resolver import NXDOMAIN, LifetimeTimeout, NoAnswer
+        from dns.resolver import NXDOMAIN, LifetimeTimeout, NoAnswer, NoNameservers
 
         async with self._limiter:
             try:
@@ -138,6 +138,8 @@ class _Asked:
                 return (), "is not known to the DNS server that was asked"
             except LifetimeTimeout:
                 return (), f"cannot be looked up: no DNS server answered within {QUESTION_SECONDS:g} s"
+            except NoNameservers:
+                return (), "cannot be looked up: every DNS server refused, failed or cannot be reached"
             except (DNSException, OSError) as error:
                 return (), f"cannot be looked up: {type(error).__name__}"
         return list(answer.rrset or ())[:MAX_NAMES], None

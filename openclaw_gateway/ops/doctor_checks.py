@@ -99,6 +99,8 @@ def network(patient: Patient) -> list[Finding]:
     from openclaw_gateway.server.addresses import in_container
 
     config = patient.loaded.config
+    if config.mode == "remote":
+        return []  # nothing listens here
     # A flag, or an edit that is not applied yet: what the running gateway does counts, not what the file says.
     holder = read_holder(patient.state_dir)
     bind = holder.bind if holder is not None and holder.bind is not None else config.bind

@@ -136,21 +136,22 @@ async def ask_gateway(
     env: Mapping[str, str],
 ) -> tuple[list[dict[str, Any]] | None, dict[str, Any], str | None, str | None]:
     """The listeners and the status of this host's running gateway; else why not, and what helps."""
-    from openclaw_gateway.client import open_client
     from openclaw_gateway.client.errors import CallTimedOut, ClientClosed, ConnectFailed
+    from openclaw_gateway.client.reach import open_reached
     from openclaw_gateway.client.resolve import TargetError, resolve_target
+    from openclaw_gateway.config.load import load_config
     from openclaw_gateway.config.paths import state_dir
     from openclaw_gateway.errors import CallFailed
     from openclaw_gateway.ops.instance import read_holder
 
     if read_holder(state_dir(env)) is None:
+        if load_config(env=env).config.mode == "remote":
+            text = "gateway.mode is remote: the gateway's doors are seen on its own host"
+            return None, {}, text, "run the same command there"
         return None, {}, "no gateway runs here", "openclaw gateway start"
     try:
         target = resolve_target(env=env)
-        async with open_client(
-            target.url, auth=target.credentials, client_id="cli", mode="cli", timeout=SECONDS,
-            tls_fingerprint=target.tls_fingerprint, allow_insecure=target.local,
-        ) as client:  # fmt: skip
+        async with open_reached(target, timeout=SECONDS) as client:
             rows = (await client.call("gateway.listeners", timeout=SECONDS))["listeners"]
             return rows, await client.call("status", timeout=SECONDS), None, None
     except (ConnectFailed, TargetError, CallFailed, CallTimedOut, ClientClosed) as error:

@@ -5,7 +5,9 @@ secrets are compared by fingerprint and by trying them, and never shown."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 from openclaw_gateway.ops.doctor_checks import found
 
@@ -50,6 +52,8 @@ def secret_sources(patient: Patient) -> list[Finding]:
     from openclaw_gateway.config.secrets import fingerprint, resolve_auth
 
     loaded = patient.loaded
+    if loaded.config.mode == "remote":
+        return []  # the secret of a gateway that does not run here; `gateway` tries the one of gateway.remote
     auth = resolve_auth(loaded.config, patient.state_dir, patient.env, overridden=loaded.overridden, create=False)
     findings = []
     if auth.forced:
@@ -77,8 +81,9 @@ def gateway(patient: Patient) -> list[Finding]:
     """The running gateway answers, and accepts the secret that this side has."""
     import trio
 
-    from openclaw_gateway.client.errors import ConnectFailed
+    from openclaw_gateway.client.errors import CallTimedOut, ClientClosed, ConnectFailed
     from openclaw_gateway.client.resolve import Target, TargetError, resolve_target
+    from openclaw_gateway.errors import CallFailed
     from openclaw_gateway.ops.instance import read_holder
 
     if patient.loaded is None:
@@ -90,15 +95,15 @@ def gateway(patient: Patient) -> list[Finding]:
     except (TargetError, ConnectFailed) as error:
         return [found("gateway", "fail", str(error), getattr(error, "fix", None))]
 
-    async def visit(aim: Target) -> str:
+    async def visit(aim: Target) -> list[Finding]:
         if not aim.routes:
-            return await look(aim)
+            return await look(aim, "")
         from openclaw_gateway.client.route_dial import open_route
 
         async with open_route(aim) as reached:
-            return f"{reached.via}: {await look(reached)}"
+            return await look(reached, f"{reached.via}: ")
 
-    async def look(target: Target) -> str:
+    async def look(target: Target, via: str) -> list[Finding]:
         from openclaw_gateway.client.http import get
         from openclaw_gateway.client.reach import open_reached
 
@@ -108,11 +113,64 @@ def gateway(patient: Patient) -> list[Finding]:
         )
         async with open_reached(target, timeout=_SECONDS) as client:
             how = client.hello.method or "accepted"
-            return f"{target.url}: ready {answer.status}, auth {how}, version {client.hello.server_version}"
+            text = f"{via}{target.url}: ready {answer.status}, auth {how}, version {client.hello.server_version}"
+            rows = [found("gateway", "ok", text)]
+            if answer.status != HTTPStatus.OK:
+                failing = _failing(answer.body)
+                rows = [found("gateway", "warn", f"{text}; not ready: {failing}", "openclaw status")]
+            try:
+                told = await client.call("status", timeout=_SECONDS)
+            except (CallFailed, CallTimedOut, ClientClosed):
+                told = {}
+            return rows + _certificate(told.get("tls")) + _tailscale(told.get("tailscale")) + _tunnels(told)
 
     try:
-        text = trio.run(visit, target)
+        return trio.run(visit, target)
     except ConnectFailed as error:
         secret = f" (this side has {target.fingerprint} from {target.secret_source})" if error.stage == "auth" else ""
         return [found("gateway", "fail", f"{error.message} (at {error.stage}){secret}", error.fix)]
-    return [found("gateway", "ok", text)]
+
+
+def _failing(body: bytes) -> str:
+    """The parts that /readyz names, with the reasons that it tells this host."""
+    try:
+        told = json.loads(body)
+        parts = told.get("parts") or {}
+        names = [f"{name} ({parts[name]})" if name in parts else str(name) for name in told["failing"]]
+        return ", ".join(names)[:400] or "no part is named"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "no part is named"
+
+
+def _certificate(told: object) -> list[Finding]:
+    """What the gateway itself says about its certificate; nothing where it shows none."""
+    if not isinstance(told, dict):
+        return []
+    state, trouble, fix = told.get("state"), told.get("trouble"), told.get("fix")
+    if trouble:
+        return [found("tls", "warn" if state == "expiring" else "fail", f"{state}: {trouble}", fix)]
+    return [found("tls", "ok", f"{state}, sha256 {told.get('fingerprint')}")]
+
+
+def _tailscale(told: object) -> list[Finding]:
+    """How the tailnet reaches the gateway, in its own words; nothing where it should not."""
+    if not isinstance(told, dict) or told.get("mode", "off") == "off":
+        return []
+    mode, state = told["mode"], told.get("state")
+    if state == "serving":
+        return [found("tailscale", "ok", f"{mode}: {told.get('url')}")]
+    text = f"{mode}: {state}: {told.get('reason') or 'no reason given'}"
+    return [found("tailscale", "warn", text, told.get("fix"))]
+
+
+def _tunnels(told: dict[str, Any]) -> list[Finding]:
+    """The tunnels of `gateway.tunnels`: those that are up in one line, every other one with what mends it."""
+    rows = [row for row in told.get("tunnels") or () if isinstance(row, dict)]
+    up = [str(row.get("name")) for row in rows if row.get("state") == "up"]
+    findings = [found("tunnels", "ok", f"up: {', '.join(up)}")] if up else []
+    for row in rows:
+        if row.get("state") != "up":
+            why = f": {row['message']}" if row.get("message") else ""
+            text = f"{row.get('name')} to {row.get('target')} is {row.get('state')}{why}"
+            findings.append(found("tunnels", "warn", text, row.get("fix") or "openclaw tunnel list"))
+    return findings

@@ -395,6 +395,8 @@ def _way_in(q: AdmissionQuestion) -> dict[str, str]:
             return {"remediationHint": "openclaw gateway auth-token --show, then send it as Authorization: Bearer"}
         made = "openclaw tokens create <name> (on the gateway's host)"
         return {"remediationHint": f"{made}, then present that key over https"}
+    if q.peer.direct_loopback and q.rules.auth_type == "password":
+        return {"remediationHint": "pass --password, or set OPENCLAW_GATEWAY_PASSWORD"}
     if q.peer.direct_loopback:
         return {"remediationHint": "openclaw gateway auth-token --show, then connect with that token"}
     return {}

@@ -171,7 +171,12 @@ def _lan(facts: Facts) -> Recipe:
 
 
 def _dial(url: str) -> tuple[str, ...]:
-    return ("openclaw config set gateway.mode remote", f"openclaw config set gateway.remote.url {url}")
+    return (
+        "openclaw config set gateway.mode remote",
+        f"openclaw config set gateway.remote.url {url}",
+        "openclaw config set gateway.remote.token <token>   (here: openclaw gateway auth-token --show)",
+        "openclaw status   (says which device to approve here, once)",
+    )
 
 
 def _wss(url: str) -> str:

@@ -114,11 +114,15 @@ def judge_door(door: Door, posture: Posture) -> Judgement:
     who = _FROM[door.kind] + (f": {_WHO.get(door.auth, door.auth)}" if door.auth is not None else "")
     if door.scopes is not None:
         who += f"; at most {', '.join(door.scopes) or 'no scope'}"
+    if door.methods is not None:
+        who += f"; only {', '.join(door.methods) or 'no method'}"
     if door.kind in ("ssh", "mdns"):
         return Judgement(state="ok", who=who)
     fault = _unsafe(door, posture)
     if fault is not None:
         return Judgement(state="fail", who=who, why=fault[0], fix=fault[1])
+    if door.network and door.answers is False and door.fault is not None and _RESET in door.fault:
+        return Judgement(state="ok", who=who, why="this host's own address is not on its list")
     if door.answers is False and (door.kind == "loopback" or not door.network):
         return _silent(door, who)
     fault = _doubtful(door, posture)
@@ -154,6 +158,7 @@ def _doubtful(door: Door, posture: Posture) -> tuple[str, str] | None:
     return None
 
 
+_RESET: Final = "reset by peer"  # what a connection that is refused by address gets
 _SILENT_FIXES: Final = {
     "proxy": "start the proxy, or: openclaw config unset gateway.publicUrl",
     "serve": "openclaw status   (says what tailscale lacks)",

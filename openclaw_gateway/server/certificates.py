@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import os
 import socket
 import ssl
+import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -34,6 +37,7 @@ __all__ = [
     "FaultKind",
     "Pair",
     "load_chain",
+    "load_pair",
     "make_pair",
     "own_pair_paths",
     "read_pair",
@@ -73,6 +77,8 @@ class Pair(Value):
     not_before: float
     not_after: float
     names: frozenset[str]
+    cert_pem: bytes  # both files as they were read and checked: what is in use depends on the files no more
+    key_pem: bytes
 
     def covers(self, name: str) -> bool:
         """Whether the certificate names a host (RFC 6125, one star label)."""
@@ -147,7 +153,24 @@ def read_pair(cert_path: Path, key_path: Path) -> Pair:
         not_before=cert.not_valid_before_utc.timestamp(),
         not_after=cert.not_valid_after_utc.timestamp(),
         names=names,
+        cert_pem=text,
+        key_pem=key,
     )
+
+
+def load_pair(context: ssl.SSLContext, pair: Pair) -> None:
+    """Load what was read, whatever the files hold by now. Raises `CertificateFault`."""
+    if sys.platform != "linux":
+        load_chain(context, pair.cert_path, pair.key_path)
+        return
+    with ExitStack() as stack:
+        names = []
+        for data in (pair.cert_pem, pair.key_pem):
+            fd = os.memfd_create("openclaw-tls", os.MFD_CLOEXEC)
+            file = stack.enter_context(os.fdopen(fd, "wb", buffering=0))
+            file.write(data)
+            names.append(Path(f"/proc/self/fd/{fd}"))
+        load_chain(context, *names)
 
 
 def load_chain(context: ssl.SSLContext, cert_path: Path, key_path: Path) -> None:

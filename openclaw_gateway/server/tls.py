@@ -24,11 +24,12 @@ import attrs
 from openclaw_gateway.config.schema import GatewayConfig
 from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.ops.statedir import StateDirUnsafe, ensure_private_dir, write_private_file
 from openclaw_gateway.server.certificates import (
     RENEW_DAYS,
     CertificateFault,
     Pair,
-    load_chain,
+    load_pair,
     make_pair,
     own_pair_paths,
     read_pair,
@@ -42,6 +43,7 @@ __all__ = ["ClientCertificates", "Layer", "Standing", "TlsKeeper"]
 
 State = Literal["ok", "generated", "expiring", "expired", "not-yet-valid", "fallback", "kept", "unusable"]
 SOON_SECONDS: Final = 14 * 86_400.0
+IN_USE: Final = "in-use.pem"  # the certificate alone, without its key
 _DAY: Final = 86_400.0
 
 log = get_logger("tls")
@@ -201,6 +203,8 @@ class TlsKeeper:
     def _without(self, fault: CertificateFault) -> Standing:
         """What is in use where the configured certificate cannot be."""
         if self.pair is not None:
+            if any(not hasattr(layer, "context") for layer in self._layers.values()):
+                self._use(self.pair)  # a listener that is new asks for client certificates in another way
             return Standing("kept", f"{fault}; the former certificate stays in use", fault.fix)
         if self._files is None or not self._config.tls.auto_generate:
             return Standing("unusable", f"{fault}; nothing is served over TLS", fault.fix)
@@ -219,6 +223,20 @@ class TlsKeeper:
             self._layers[kind].context = context
         if before is not None and before.fingerprint != pair.fingerprint:
             log.info("certificate renewed", fingerprint=pair.fingerprint, file=str(pair.cert_path))
+        if before is not pair:
+            self._note(pair)
+
+    def _note(self, pair: Pair) -> None:
+        """Leave the certificate where this host's own commands look for what to pin: the files may hold another."""
+        state_dir = self._config.state_dir
+        if state_dir is None:
+            return
+        path = state_dir / "tls" / IN_USE
+        try:
+            ensure_private_dir(path.parent)
+            write_private_file(path, pair.cert_pem)
+        except (OSError, StateDirUnsafe) as exc:
+            log.warning("this host's commands may not know the certificate", file=str(path), error=str(exc))
 
     def _authorities(self) -> str:
         """Whose client certificates are accepted. A file of them that cannot be read takes nobody in."""
@@ -266,7 +284,8 @@ class TlsKeeper:
         self.standing = standing
         if standing.trouble is not None:
             log.error("certificate trouble", state=standing.state, error=standing.trouble, fix=standing.fix)
-        self._tell(None if standing.trouble is None else str(standing))
+        well = standing.trouble is None or standing.state == "expiring"  # it still does what it should
+        self._tell(None if well else str(standing))
 
     def _own(self) -> Pair:
         """The certificate of our own: kept from the last start, or made. Raises `CertificateFault`."""
@@ -296,7 +315,7 @@ def _context(pair: Pair, client_auth: str, authorities: str) -> ssl.SSLContext:
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["http/1.1"])
     context.num_tickets = 0
-    load_chain(context, pair.cert_path, pair.key_path)
+    load_pair(context, pair)
     if client_auth != "off":
         context.verify_mode = ssl.CERT_REQUIRED if client_auth == "required" else ssl.CERT_OPTIONAL
         if authorities:

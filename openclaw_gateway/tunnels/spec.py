@@ -11,6 +11,7 @@ English: ssh does not translate its own.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -335,10 +336,13 @@ def failure_text(failure: Failure) -> str:
 def fix_for(failure: Failure, spec: TunnelSpec) -> str:
     """The one command, or act, that mends a failure of ``spec``."""
     target, port = spec.target, f"-p {spec.target.port} " if spec.target.port else ""
-    login = f"ssh {port}{'-i ' + spec.identity + ' ' if spec.identity else ''}{_login(target)}"
+    identity = f"-i {shlex.quote(spec.identity)} " if spec.identity else ""
+    keys = f"-o {shlex.quote(f'UserKnownHostsFile={spec.known_hosts}')} " if spec.known_hosts else ""
+    login = f"ssh {port}{identity}{keys}{_login(target)}"
+    file = f" -f {shlex.quote(spec.known_hosts)}" if spec.known_hosts else ""
     known = f"[{target.host}]:{target.port}" if target.port not in (None, 22) else target.host
     fixes: dict[Failure, str] = {
-        "host-key-changed": f"only if the host was set up anew: ssh-keygen -R '{known}', then: {login}",
+        "host-key-changed": f"only if the host was set up anew: ssh-keygen -R '{known}'{file}, then: {login}",
         "host-key-unknown": f"{login} true   (shows the key; compare it before you accept it)",
         "auth-denied": f"ssh-copy-id {port}{_login(target)}   (or name the right key: sshIdentity, --identity)",
         "identity-unusable": f"ls -l {spec.identity or '~/.ssh'}   (the key must be there, yours alone: chmod 600)",

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from openclaw_gateway.ops.instance import read_holder
+from openclaw_gateway.server.certificates import make_pair
 from tests.cli.program import Program, free_port
 
 pytestmark = pytest.mark.deadline(90)
@@ -318,3 +319,72 @@ def test_a_working_directory_cannot_plant_modules(openclaw: Program, tmp_path: P
         assert re.search(r"is up: ws://127\.0\.0\.1:\d+", done.stdout)
     finally:
         openclaw("gateway", "stop", "--force")
+
+
+def test_start_and_restart_know_a_gateway_that_speaks_tls(openclaw: Program) -> None:
+    openclaw.config("{gateway: {tls: {enabled: true}}}")
+    with openclaw.started() as port:
+        again = openclaw("gateway", "restart")
+        assert again.returncode == 0, again.stderr
+        assert f"wss://127.0.0.1:{port}" in again.stdout
+        plain = openclaw("status", "--url", f"ws://127.0.0.1:{port}", "--token", "x")
+        assert "this port speaks TLS alone" in plain.stdout
+        assert f"fix: openclaw status --url wss://127.0.0.1:{port}" in plain.stdout
+
+
+def test_start_knows_a_gateway_that_refuses_this_hosts_addresses(openclaw: Program) -> None:
+    openclaw.config("{gateway: {network: {allow: ['192.0.2.0/24']}}}")
+    with openclaw.started():
+        assert openclaw("gateway", "restart").returncode == 0
+
+
+def test_doctor_and_status_say_what_the_certificate_lacks(openclaw: Program, tmp_path: Path) -> None:
+    gone = tmp_path / "gone.pem"
+    openclaw.config(f"{{gateway: {{tls: {{enabled: true, certPath: '{gone}', keyPath: '{gone}'}}}}}}")
+    with openclaw.started():
+        said = openclaw("doctor")
+        assert said.returncode == 1, said.stdout
+        assert "not ready: tls" in said.stdout
+        assert f"fallback: {gone}: there is no such certificate file" in said.stdout
+        make_pair(gone, tmp_path / "key.pem", ["127.0.0.1"])
+        gone.write_bytes(gone.read_bytes() + (tmp_path / "key.pem").read_bytes())
+        until = time.monotonic() + 10
+        while "tls        ok" not in (seen := openclaw("status").stdout):
+            assert time.monotonic() < until, seen
+        gone.write_text("half a file")  # what is in use is found by this host's commands all the same
+        until = time.monotonic() + 10
+        while "kept" not in (seen := openclaw("status").stdout):
+            assert "not the pinned one" not in seen
+            assert time.monotonic() < until, seen
+
+
+def test_s163_discover_names_this_hosts_own_gateway_that_nobody_can_hear_of(openclaw: Program) -> None:
+    with openclaw.started() as port:
+        nothing = openclaw("devices", "discover", "--timeout", "200")
+        if nothing.returncode == 0:
+            pytest.skip("another gateway is announced on this network")
+        assert f"this host's own gateway (ws://127.0.0.1:{port}) listens on loopback only" in nothing.stderr
+        assert "fix: openclaw config set gateway.bind lan" in nothing.stderr
+
+
+def test_doctor_network_shows_the_certificate_that_is_required(openclaw: Program) -> None:
+    openclaw.config("{gateway: {tls: {enabled: true}}}")
+    with openclaw.started() as port:
+        pin = json.loads(openclaw("status", "--json").stdout)["tls"]["fingerprint"]
+        argv = ["node", "run", "--host", "127.0.0.1", "--port", str(port), "--tls", "--tls-fingerprint", pin]
+        node = subprocess.Popen(
+            [*openclaw.argv, *argv], env={**openclaw.environment, "OPENCLAW_GATEWAY_TOKEN": openclaw.secret},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            until = time.monotonic() + 15
+            while (made := openclaw("devices", "cert")).returncode != 0:
+                assert time.monotonic() < until, made.stderr
+        finally:
+            node.terminate()
+            node.wait(10)
+        assert openclaw("config", "set", "gateway.tls.clientAuth", "required").returncode == 0
+        assert openclaw("gateway", "restart").returncode == 0  # so that it is applied for certain
+        report = openclaw("doctor", "--network", "--json")
+        assert json.loads(report.stdout)["trouble"] is None
+        assert report.returncode == 0, report.stdout

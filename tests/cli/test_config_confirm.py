@@ -53,6 +53,9 @@ def test_a_confirmed_change_stays_and_an_unconfirmed_one_goes(program: Program) 
         done = program("config", "set", "gateway.bind", "127.0.0.1", "--confirm", "60s")
         assert done.returncode == 0, done.stderr
         assert "openclaw config confirm" in done.stdout
+        waiting = program("status").stdout
+        assert "gateway.bind goes back in" in waiting
+        assert "fix: openclaw config confirm" in waiting
         second = program("config", "set", "gateway.trustedProxies", "[]", "--confirm", "60s")
         assert second.returncode == 1
         assert "waits for its confirmation" in second.stderr

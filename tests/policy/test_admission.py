@@ -756,6 +756,10 @@ def test_m2_http_from_elsewhere_is_told_of_api_keys(secret: SecretOutcome) -> No
 def test_m7_who_is_on_this_host_already_is_told_where_the_token_is() -> None:
     verdict = refused(secret=SecretOutcome.MISSING, peer=LOCAL, params=connect_params(auth=ConnectAuth()))
     assert detail(verdict, "remediationHint").startswith("openclaw gateway auth-token --show")
+    word = refused(
+        secret=SecretOutcome.MISSING, peer=LOCAL, params=connect_params(auth=ConnectAuth()), auth_type="password"
+    )
+    assert "OPENCLAW_GATEWAY_PASSWORD" in detail(word, "remediationHint")
     away = refused(secret=SecretOutcome.MISSING, peer=REMOTE, params=connect_params(auth=ConnectAuth()))
     assert "127.0.0.1" in detail(away, "remediationHint")
     here = http(LOCAL, SecretOutcome.MISSING)

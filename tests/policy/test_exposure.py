@@ -116,3 +116,13 @@ def test_law_every_warning_has_a_fix_and_nothing_unsafe_is_fine(found: Door, pos
         assert judged.state == "fail"
     if found.kind in ("public", "proxy") and not found.tls:
         assert judged.state == "fail"
+
+
+def test_a_listener_that_refuses_this_host_by_address_is_no_fault() -> None:
+    reset = "Error connecting to ('127.0.0.1', 18800): Connection reset by peer (at tcp)"
+    refusing = door("loopback", answers=False, fault=reset, network=True)
+    judged = judge_door(refusing, POSTURE)
+    assert (judged.state, judged.fix) == ("ok", None)
+    assert judge_door(attrs.evolve(refusing, network=False), POSTURE).state == "fail"
+    narrow = judge_door(attrs.evolve(refusing, methods=("/join/*",)), POSTURE)
+    assert "only /join/*" in narrow.who

@@ -20,7 +20,7 @@ from openclaw_gateway import Gateway, GatewayConfig, open_gateway
 from openclaw_gateway.client import CallFailed, ConnectFailed, Credentials, open_client
 from openclaw_gateway.client.address import GatewayAddress
 from openclaw_gateway.client.http import get
-from openclaw_gateway.client.tls import key_pin
+from openclaw_gateway.client.tls import file_pins, key_pin
 from openclaw_gateway.config.schema import ListenerConfig, TlsConfig
 from openclaw_gateway.server.certificates import CertificateFault, make_pair, own_pair_paths, read_pair, server_names
 from openclaw_gateway.server.listener import Probed, _answers
@@ -401,3 +401,32 @@ async def test_a_session_over_tls_is_watched_by_tcps_own_accounting(tmp_path: Pa
         assert session.peer.arrival.encrypted
 
 
+
+
+@pytest.mark.expect_error_log("certificate trouble")
+def test_a_listener_that_asks_for_client_certificates_opens_while_the_former_certificate_is_kept(
+    kept: Kept, tmp_path: Path
+) -> None:
+    """`config set gateway.tls.clientAuth optional` while the files are broken: the new kind has a context, too."""
+    tls = issue(tmp_path / "given")
+    config = GatewayConfig(state_dir=tmp_path / "state", tls=tls)
+    kept.configure(config)
+    before = kept.keeper.pair
+    assert tls.cert_path is not None
+    in_use = tmp_path / "state" / "tls" / "in-use.pem"
+    assert in_use.read_bytes() == tls.cert_path.read_bytes()
+    tls.cert_path.write_text("garbage")
+    kept.keeper.configure(config, {"off", "optional"}, server_names(()))
+    assert (kept.state, kept.keeper.pair) == ("kept", before)
+    assert isinstance(kept.keeper.layer("optional").context, ssl.SSLContext)
+    kept.keeper.refresh_clients()  # a device got a certificate meanwhile
+    assert file_pins(in_use) is not None
+    assert before is not None
+    assert before.fingerprint in str(file_pins(in_use))
+
+
+@pytest.mark.expect_error_log("certificate trouble")
+def test_a_certificate_that_ends_soon_is_told_and_readiness_stays(kept: Kept, tmp_path: Path) -> None:
+    kept.configure(GatewayConfig(state_dir=tmp_path / "state", tls=issue(tmp_path / "given", days=5)))
+    assert kept.state == "expiring"
+    assert [said for said in kept.told if said] == []

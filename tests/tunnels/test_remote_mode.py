@@ -141,7 +141,21 @@ def test_a_changed_host_key_stops_the_command(tmp_path: Path, far: Program, sshd
     done = program("health")
     assert done.returncode == 1
     assert "another key than the known one" in done.stderr
-    assert "ssh-keygen -R" in done.stderr
+    assert f"ssh-keygen -R '[127.0.0.1]:{sshd.port}' -f {other}" in done.stderr
+
+
+def test_s038_pairing_and_doctor_look_at_the_gateway_over_there(tmp_path: Path, far: Program, sshd: Sshd) -> None:
+    program = near(tmp_path, far, ssh_route(sshd, far))
+    for command in (("pairing", "list"), ("devices", "list")):
+        done = program(*command)
+        assert done.returncode == 0, done.stderr
+        assert "what the state directory holds" not in done.stdout + done.stderr
+    said = program("doctor").stdout
+    assert "gateway.bind" not in said
+    assert "the first start makes it" not in said
+    network = program("doctor", "--network")
+    assert "gateway start" not in network.stdout, "it would refuse: the mode is remote"
+    assert "gateway.mode is remote" in network.stdout
 
 
 def test_every_route_that_failed_is_told(tmp_path: Path, far: Program, sshd: Sshd) -> None:
