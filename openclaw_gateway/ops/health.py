@@ -49,7 +49,7 @@ class Health:
     heartbeats_enabled: bool = True
     last_heartbeat: dict[str, Any] | None = None
     version: int = 1
-    channels: Callable[[], dict[str, Any]] = lambda: {}  # the members that tell of message channels
+    channels: Callable[[], dict[str, Any]] = dict  # the members that tell of message channels
 
     def set(self, part: str, trouble: str | None) -> None:
         if self.parts.get(part, "") != trouble:
