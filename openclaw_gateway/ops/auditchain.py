@@ -106,6 +106,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "auth_before": "the kind of authentication until now",
     "bind": "where the gateway listens",
     "bind_before": "where it listened until now",
+    "account": "account of a message channel",
     "channel": "message channel",
     "close_code": "WebSocket close code",
     "commands": "node commands that were granted or asked for",

@@ -131,7 +131,8 @@ async def test_v28_the_name_of_a_paired_one_opens_nothing() -> None:
             (challenge,) = await telegram.wait_sent(1)
         book = world.gateway.senders.book
         await book.approve("telegram", code=code_in(challenge["text"]), actor="operator:test")
-        telegram.write(222, **{"from": {"id": 222, "is_bot": False, "first_name": "Ann", "username": "111"}})
+        impostor: dict[str, Any] = {"from": {"id": 222, "is_bot": False, "first_name": "Ann", "username": "111"}}
+        telegram.write(222, **impostor)
         with trio.fail_after(10):
             await telegram.wait_sent(2)
         assert "Pairing code" in telegram.texts_to(222)[0]

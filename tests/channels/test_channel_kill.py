@@ -30,12 +30,12 @@ ANN = 111
 
 
 class Victim:
-    """The gateway process, and the one moment at which it dies."""
+    """The gateway process, and the one moment at which it dies. As a context: none is left behind."""
 
     def __init__(self, telegram: FakeTelegram, openclaw: Program) -> None:
         self.telegram = telegram
         self.openclaw = openclaw
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[str] | None = None
 
     async def start(self) -> None:
         polls = self.telegram.calls.count("getUpdates")
@@ -51,6 +51,14 @@ class Victim:
         )
         with trio.fail_after(20):
             await self.telegram.wait_called("getUpdates", polls + 1)
+
+    def __enter__(self) -> Victim:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     def kill(self) -> None:
         assert self.process is not None
@@ -104,13 +112,13 @@ def open_openclaw(tmp_path: Path, telegram: FakeTelegram) -> Program:
 
 
 async def test_kill_9_at_each_step_loses_nothing_and_answers_nothing_twice(tmp_path: Path) -> None:
-    named = ["update delivered", "answer on its way", "answer taken"]
-    moments = [random.Random(number).uniform(0, 0.04) for number in range(4)]
+    kills: list[str | float] = ["update delivered", "answer on its way", "answer taken"]
+    kills += [random.Random(number).uniform(0, 0.04) for number in range(4)]
     async with open_fake_telegram() as telegram:
         victim = Victim(telegram, open_openclaw(tmp_path, telegram))
         steps = Steps(telegram, victim)
-        texts = []
-        for number, step in enumerate([*named, *moments]):
+        texts: list[str] = []
+        for number, step in enumerate(kills):
             await victim.start()
             with trio.fail_after(20):  # a step is this message's alone: what came before is answered
                 while not {one["text"] for one in telegram.sent}.issuperset(texts):

@@ -325,11 +325,11 @@ async def test_each_state_is_shown_with_its_fix_and_start_tries_again_at_once(st
         (row,) = hub.status()["channelAccounts"]["scripted"]
         assert (row["state"], row["lastError"], row["fix"]) == (state, "because", "openclaw config set x y")
         assert row["configured"] is (state != "misconfigured")
-        assert hub.trouble == f"scripted/default is {state}: because; openclaw config set x y"
+        told = hub.trouble
+        assert told == f"scripted/default is {state}: because; openclaw config set x y"
         hub.start("scripted")
         await service.until(lambda: account.connected)
-        assert hub.trouble is None
-        assert account.restarts == 1
+        assert (hub.trouble, account.restarts) == (None, 1)
 
 
 async def test_rule12_the_wait_grows_and_never_passes_its_cap(autojump_clock: Any) -> None:

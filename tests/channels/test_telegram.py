@@ -13,6 +13,7 @@ import trio
 
 from openclaw_gateway.channels import telegram as module
 from openclaw_gateway.channels.adapter import AdapterFailed, Outgoing, WebhookRequest
+from openclaw_gateway.channels.service import Answer
 from openclaw_gateway.channels.telegram import TelegramAdapter, open_adapter, read_update
 from openclaw_gateway.queues import QueueFull, RetryLater, Undeliverable
 from openclaw_gateway.store import StoreError
@@ -163,7 +164,7 @@ async def test_a_server_that_answers_a_poll_at_once_is_not_asked_in_a_loop(autoj
             nonlocal polls
             await trio.lowlevel.checkpoint()
             polls += path == "getUpdates"
-            return module.Answer(200, {}, b'{"ok": true, "result": []}')
+            return Answer(200, {}, b'{"ok": true, "result": []}')
 
     adapter = open_adapter("default", {"botToken": TOKEN})
     adapter._service = Hasty()  # type: ignore[assignment]
