@@ -386,6 +386,8 @@ async def open_client(
     `GOODBYE_SECONDS` for its echo, under cancellation too."""
     if secure is not None and identity is None:
         raise LocalProtocolError("a secure channel takes an identity; without one everything would go in the clear")
+    if secure is not None and protocol == "proto":
+        raise LocalProtocolError("a secure channel carries JSON: leave out protocol, or say json")
     address = GatewayAddress.parse(url, allow_insecure=allow_insecure)
     speech = speech_of("json" if secure is not None else protocol or preferred_form.get())
     who = Introduction(
