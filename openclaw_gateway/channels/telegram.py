@@ -15,7 +15,6 @@ sender; media come as a line of words, text and caption as text.
 
 from __future__ import annotations
 
-import hmac
 import re
 import secrets
 import time
@@ -37,6 +36,7 @@ from openclaw_gateway.channels.adapter import (
 )
 from openclaw_gateway.channels.markdown import telegram_html
 from openclaw_gateway.channels.service import Answer, Service, ServiceUnreachable, base_url, open_service, secret
+from openclaw_gateway.policy.secrets import compare
 from openclaw_gateway.queues import QueueFull, RetryLater, Undeliverable
 from openclaw_gateway.store import StoreError
 
@@ -191,7 +191,7 @@ class TelegramAdapter:
         given = request.headers.get(_SECRET_HEADER, "")
         if self._webhook_url is None:
             return WebhookReply(404, b"Not Found")
-        if not hmac.compare_digest(given.encode(), self._webhook_secret.encode()):
+        if not compare(given, self._webhook_secret):
             return WebhookReply(401, b"Unauthorized")
         if request.method != "POST":
             return WebhookReply(405, b"Method Not Allowed")

@@ -16,7 +16,6 @@ not ours; tokens and secrets are in no error, state or log.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -36,6 +35,7 @@ from openclaw_gateway.channels.adapter import (
 )
 from openclaw_gateway.channels.service import Answer, Service, ServiceUnreachable, base_url, open_service, secret
 from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.policy.secrets import compare
 from openclaw_gateway.queues import QueueFull, RetryLater, Undeliverable
 from openclaw_gateway.store import StoreError
 
@@ -186,8 +186,8 @@ class WhatsAppAdapter:
         if given is None:
             return WebhookReply(401, b"Unauthorized")
         body = await request.read()
-        wanted = hmac.new(self._app_secret, body, hashlib.sha256).hexdigest()
-        if not hmac.compare_digest(given[1], wanted):
+        given_digest = bytes.fromhex(given[1])
+        if not hmac.compare_digest(given_digest, hmac.digest(self._app_secret, body, "sha256")):
             return WebhookReply(401, b"Unauthorized")
         try:
             notification = msgspec.json.decode(body)
@@ -206,7 +206,7 @@ class WhatsAppAdapter:
     def _verify(self, query: Mapping[str, str]) -> WebhookReply:
         """Meta asks once whether this webhook is wanted, and wants its challenge back."""
         challenge = query.get("hub.challenge", "")
-        right = hmac.compare_digest(query.get("hub.verify_token", "").encode(), self._verify_token)
+        right = compare(query.get("hub.verify_token", ""), self._verify_token.decode())
         if not right or query.get("hub.mode") != "subscribe" or re.fullmatch(r"[\w.-]{1,256}", challenge, re.A) is None:
             return WebhookReply(403, b"Forbidden")
         return WebhookReply(200, challenge.encode())

@@ -15,7 +15,6 @@ every token of before ends (V16); logins under way have a cap.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import html
 import time
 from collections import OrderedDict
@@ -33,6 +32,7 @@ from openclaw_gateway.hooks.provider import OidcProvider
 from openclaw_gateway.ops.audit import Action, AuditTrail
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.pairing.apikeys import ApiKey, ApiKeyRefused, ApiKeys, ApiKeysUnreadable
+from openclaw_gateway.policy.secrets import compare
 from openclaw_gateway.policy.setup import JoinLimiter
 from openclaw_gateway.server.http import HttpApp, HttpReply, HttpRequest, Route
 from openclaw_gateway.store import StoreError
@@ -214,7 +214,7 @@ class OidcLogin:
             raise LoginRefused("this address says one thing twice", 400)
         attempt = self._attempts.get(fields.get("state", ""))
         cookie = _cookie(request, attempt) if attempt is not None else None
-        if attempt is None or cookie is None or not hmac.compare_digest(cookie, attempt.binding.encode()):
+        if attempt is None or cookie is None or not compare(cookie.decode("latin-1"), attempt.binding):
             raise LoginRefused("this login was not begun in this browser, or it is over; begin it again", 400)
         del self._attempts[attempt.state]
         if time.monotonic() - attempt.began > ATTEMPT_SECONDS:

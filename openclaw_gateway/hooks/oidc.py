@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -24,6 +23,7 @@ from urllib.parse import urlencode, urlsplit
 import attrs
 
 from openclaw_gateway.errors import GatewayError
+from openclaw_gateway.policy.secrets import compare
 from openclaw_gateway.value import Value
 
 __all__ = [
@@ -189,7 +189,7 @@ def verify_id_token(
         raise LoginRefused("the ID token was made for several clients and does not say for which")
     if claims.get("azp", client_id) != client_id:
         raise LoginRefused("the ID token was made for another client")
-    if not isinstance(claims["nonce"], str) or not hmac.compare_digest(claims["nonce"].encode(), nonce.encode()):
+    if not isinstance(claims["nonce"], str) or not compare(claims["nonce"], nonce):
         raise LoginRefused("the ID token belongs to another login")
     subject = claims["sub"]
     if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT:

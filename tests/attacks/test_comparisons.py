@@ -17,7 +17,9 @@ HARMLESS = {
 }
 # The only modules that compare secrets; `hmac.compare_digest` over digests of one length is what they may use.
 COMPARERS = {
+    "channels/whatsapp.py",
     "client/tls.py",
+    "hooks/signature.py",
     "policy/vouching.py",
     "pairing/apikeys.py",
     "pairing/issued.py",
@@ -37,11 +39,14 @@ DIGESTS = {
     "self.bound",
     "kept(code) or b''",
     "presented",
+    "expected",  # hooks/signature.py: the digest of the same request by our secret
 }
 
 
 def _nodes() -> Iterator[tuple[str, ast.AST]]:
     for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).parts[0] == "testing":
+            continue  # fakes of services: what they compare is no secret of anybody
         for node in ast.walk(ast.parse(path.read_text())):
             yield str(path.relative_to(PACKAGE)), node
 
