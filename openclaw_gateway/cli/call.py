@@ -23,7 +23,8 @@ _SCOPES: dict[str, tuple[str, ...]] = {
     ),
     "node.list": ("operator.read", "operator.pairing"),
     "node.describe": ("operator.read", "operator.pairing"),
-    "agent.send": ("operator.write",),
+    **dict.fromkeys(("agent", "agent.send", "agent.wait", "chat.abort", "chat.send"), ("operator.write",)),
+    **dict.fromkeys(("agents.list", "chat.history", "models.list", "sessions.list"), ("operator.read",)),
     "node.invoke": ("operator.write",),
     **dict.fromkeys(
         ("device.pair.list", "node.pair.list", "node.pair.reject", "device.pair.reject", "device.pair.rename"),
