@@ -9,7 +9,7 @@ from openclaw_gateway.cli.main import cli
 from tests.cli.program import ROOT
 
 PAGE = Path(ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
-SHARED = {"--url", "--token", "--password", "--port", "--timeout", "--tls-fingerprint"}
+SHARED = {"--url", "--token", "--password", "--port", "--timeout", "--tls-fingerprint", "--protocol"}
 
 
 def commands(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
