@@ -144,6 +144,7 @@ class Messaging:
             **self.channel_makers,
         }
         self.channels = ChannelHub(gate, self.runs, self.router, makers=makers, clock=now_ms)
+        self.channels.on_connected = lambda account: self.outbound.hurry(f"{account.channel}:{account.name}:")
         self.outbound_kinds[CHANNEL_SEND] = self.channels.deliver
         self._channels_wanted.set()
 

@@ -63,7 +63,7 @@ SEND_SECONDS: Final = 60.0
 SAY_TRIES: Final = 4
 HEALTHY_SECONDS: Final = 60.0
 PROBE_SECONDS: Final = 10.0
-_NOT_NOW_MS: Final[Mapping[State, int]] = {"reconnecting": 5_000, "starting": 1_000}
+_NOT_NOW_MS: Final[Mapping[State, int]] = {"reconnecting": 5_000, "starting": 1_000, "off": 1_000}
 _NOT_NOW_LONG_MS: Final = 30_000
 _NO_ROOM: Final = "I cannot take up another conversation right now. Please try again later."
 
@@ -84,7 +84,8 @@ class UnknownChannel(GatewayError):
 class ChannelHub:
     """``makers``: channel name → what makes an account's adapter from its settings (raises `AdapterFailed`).
 
-    ``on_change(account)`` is called when an account entered a state, or (``None``) when accounts came or went.
+    ``on_connected(account)`` is called when its answers can go out again; ``on_change(account)`` when an account
+    entered a state, or (``None``) when accounts came or went.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class ChannelHub:
         self._nursery: trio.Nursery | None = None
         self._configured: Mapping[str, ChannelConfig] = {}
         self.on_change: Callable[[Account | None], None] = lambda account: None
+        self.on_connected: Callable[[Account], None] = lambda account: None
 
     def add_maker(self, channel: str, make: MakeAdapter) -> None:
         """Serve a channel of another name from now on (an embedding program's own). Takes effect with `configure`."""
@@ -461,6 +463,7 @@ class _Port:
             self.account.identity = dict(identity)
             self.account.last_connected_ms = self.hub._clock()  # noqa: SLF001 - the two halves of one object
             self.hub._enter(self.account, "connected")  # noqa: SLF001
+            self.hub.on_connected(self.account)
 
     def activity(self) -> None:
         self.account.last_activity_ms = self.hub._clock()  # noqa: SLF001

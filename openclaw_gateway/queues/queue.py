@@ -336,6 +336,17 @@ class MessageQueue:
         self._wake()
         return done
 
+    def hurry(self, lane_prefix: str) -> None:
+        """What waits in the lanes that begin so is due now: whatever it waited for is there. Changes no count."""
+        now = self._clock()
+        for held in self._held.values():
+            message = held.message
+            waits = message.state == "waiting" and message.due_at_ms > now and message.id not in self._running
+            if waits and message.lane.startswith(lane_prefix):
+                held.message = attrs.evolve(message, due_at_ms=now)
+                self._lanes.refresh(message.lane)
+        self._wake()
+
     async def drop(self, ids: Iterable[str]) -> list[str]:
         """Remove these for good. The ids that were here and not under way."""
         resting = self._resting(ids)

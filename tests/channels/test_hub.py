@@ -250,8 +250,7 @@ async def test_a_service_that_is_away_costs_a_message_no_try() -> None:
         (waiting,) = outbound.messages()
         assert (waiting.attempts, waiting.last_error) == (0, "scripted/default is stopped")
         hub.start("scripted")
-        await connected(service, hub)
-        await outbound.retry([waiting.id])
+        await connected(service, hub)  # and that is what brings it out again, not the 30 s that it would wait
         await service.until(lambda: any("kept" in one.text for one in service.sent))
         assert not adapter.sent
 
