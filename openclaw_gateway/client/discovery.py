@@ -151,7 +151,7 @@ class _Search:
             try:
                 await look()
             except Exception as error:  # a fault of ours or of a library, provoked by who knows what
-                log.exception("looking for gateways broke off", part=what)
+                log.exception("looking for gateways broke off", task=what)
                 self.trouble(f"{what}: looking broke off and begins again ({type(error).__name__})")
             await trio.sleep(AGAIN_SECONDS)
 
