@@ -242,6 +242,7 @@ class Gateway:
         self.configured = ConfiguredListeners(
             self.listening, self.health, clients=certificates, tailnet=lambda: self.tailnet.addresses
         )
+        self.configured.on_certificate = self._announce_anew
         self.on_listening: Callable[[], None] = lambda: None  # called after a reload moved the listeners
         self._connections: trio.Nursery | None = None
         self._probation: Probation | None = None
@@ -373,8 +374,7 @@ class Gateway:
             _tell_forced(config, auth)
         if moved:
             self.on_listening()
-        self.discovery.nudge()
-        self.wide_area.nudge()
+        self._announce_anew()
 
     def _gatekeeper_rules(self) -> GatekeeperRules:
         tailnet = self.tailnet
@@ -386,12 +386,18 @@ class Gateway:
             served=tailnet.origin,
         )
 
+    def _announce_anew(self) -> None:
+        """What others are told of this gateway may have changed: address, name, certificate."""
+        self.discovery.nudge()
+        self.wide_area.nudge()
+
     def _tailnet_changed(self) -> None:
         """This host's tailnet addresses, or what is served there, are others now (S099)."""
         before, now = self.gatekeeper.rules, self._gatekeeper_rules()
         if (before.admission, before.origins) != (now.admission, now.origins):
             self.gatekeeper.configure(now)
             self._http.rules = rules.http_rules(self.config, served=self.tailnet.origin)
+        self._announce_anew()
         self._health_changed()
 
     def _configure_dashboard(self, config: GatewayConfig) -> None:

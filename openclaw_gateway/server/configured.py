@@ -45,6 +45,7 @@ class ConfiguredListeners:
         clients: ClientCertificates,
         tailnet: Callable[[], Iterable[str]],
     ) -> None:
+        self.on_certificate: Callable[[], None] = lambda: None  # another certificate is shown from now on
         self._listening = listening
         self._health = health
         self._clients = clients
@@ -97,8 +98,11 @@ class ConfiguredListeners:
         """Take over renewed certificates, and say what becomes of the one in use as time goes by. Never returns."""
         while True:
             await trio.sleep(LOOK_SECONDS)
-            if self.tls is not None and self.tls.look() and self._asked is not None and self._listening.serving:
+            if self.tls is None or not self.tls.look():
+                continue
+            if self._asked is not None and self._listening.serving:
                 self.apply(*self._asked)  # where no certificate was usable, listeners waited for one
+            self.on_certificate()
 
     def close(self) -> None:
         """Let go of the certificate; a generated one that nothing keeps is gone with it. Harmless when repeated."""

@@ -320,10 +320,14 @@ async def test_net8_renewal_keeps_clients_connected_and_the_next_one_sees_the_ne
     config = attrs.evolve(CONFIG, tls=tls)
     async with open_gateway(config, env={}) as gateway:
         before = gateway.tls_fingerprint
+        announced: list[str | None] = []
+        gateway.configured.on_certificate = lambda: announced.append(gateway.tls_fingerprint)
         async with connected(gateway) as client:
             fresh = issue(tmp_path / "files")
             assert fresh.cert_path == tls.cert_path
             await wait_until(lambda: gateway.tls_fingerprint != before)
+            await wait_until(lambda: bool(announced))
+            assert announced == [gateway.tls_fingerprint], "who looks for this gateway learns its new pin"
             assert await client.call("health"), "who was connected stays"
             async with connected(gateway) as other:
                 assert await other.call("health")
