@@ -16,6 +16,7 @@ cannot flood slow clients; what is kept of ended runs is capped.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -52,7 +53,7 @@ from openclaw_gateway.queues import (
 from openclaw_gateway.store import StoreError
 from openclaw_gateway.value import Value
 
-__all__ = ["KIND", "AgentRuns", "Ended", "Run", "RunEvents"]
+__all__ = ["KIND", "AgentRuns", "Ended", "Run", "RunEvents", "digest_of"]
 
 KIND: Final = "agent.run"
 COALESCE_SECONDS: Final = 0.04
@@ -77,7 +78,7 @@ class Ended(Value):
     ended_at_ms: int
     started_at_ms: int
     error: str | None = None
-    text: str | None = attrs.field(default=None, repr=False)
+    asked: bytes = attrs.field(default=b"", repr=False)  # the digest of the question
 
 
 @attrs.define(eq=False)
@@ -373,10 +374,15 @@ class AgentRuns:
             ended_at_ms=now,
             started_at_ms=run.started_at_ms,
             error=failure.message if failure is not None else None,
-            text=run.text if len(run.text) <= 16_384 else None,
+            asked=digest_of(request),
         )
         while len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
+
+
+def digest_of(request: RunRequest) -> bytes:
+    """What tells two questions under one run id apart, long after the text is let go."""
+    return hashlib.sha256(request.text.encode("utf-8", "surrogatepass")).digest()
 
 
 class _Teller:

@@ -21,7 +21,7 @@ import attrs
 from openclaw_gateway.agents.records import MAX_MESSAGE, Attachment, Message, RunRequest, Session
 from openclaw_gateway.agents.router import AgentRouter, UnknownAgent
 from openclaw_gateway.agents.rows import Page
-from openclaw_gateway.agents.runs import AgentRuns, Ended, Run
+from openclaw_gateway.agents.runs import AgentRuns, Ended, Run, digest_of
 from openclaw_gateway.agents.sessions import TooManySessions
 from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.queues import QueueFull
@@ -384,7 +384,7 @@ class ChatMethods:
 def _differs(run: Run | Ended | None, request: RunRequest) -> bool:
     if isinstance(run, Run):
         return (run.request.session_key, run.request.text) != (request.session_key, request.text)
-    return isinstance(run, Ended) and run.session_key != request.session_key
+    return isinstance(run, Ended) and (run.session_key, run.asked) != (request.session_key, digest_of(request))
 
 
 def _status(run: Run | Ended | None, known: bool) -> str:

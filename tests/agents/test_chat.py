@@ -134,6 +134,8 @@ async def test_v44_a_run_id_is_one_run_and_no_way_into_another(gateway: Gateway)
         assert (await peer.request("chat.send", params))["status"] == "ok"
         with pytest.raises(CallFailed, match="idempotency"):
             await peer.request("chat.send", {**params, "sessionKey": "agent:second:main"})
+        with pytest.raises(CallFailed, match="idempotency"):
+            await peer.request("chat.send", {**params, "message": "another"})
     assert len(agent.turns) == 1
 
 
