@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from openclaw_gateway import Gateway, GatewayConfig
+from openclaw_gateway.agents import rows as session_rows
 from openclaw_gateway.agents.agent import Emit
 from openclaw_gateway.agents.records import MAX_REPLY, AgentFailed, Delta, Outcome, Reply, RunRequest, Turn
 from openclaw_gateway.agents.runs import AgentRuns
@@ -436,3 +437,48 @@ async def test_an_answer_that_is_long_as_json_still_leaves(gateway: Gateway) -> 
     request = RunRequest("r", "main", "agent:main:main", "m", "test", 1)
     effects = gateway.messaging.reply_effects(request, Reply("telegram", "default", "1"), "\x01" * MAX_REPLY)
     assert len(effects) == 1
+
+
+async def test_what_is_written_and_shown_has_limits(gateway: Gateway) -> None:
+    agent = Scripted("first")
+    agent.go = trio.Event()
+    gateway.agents.register("main", agent)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        for run, text in (("r1", "m"), ("r2", "x" * 30_000)):
+            await peer.request("chat.send", {"sessionKey": "main", "message": text, "idempotencyKey": run})
+        await agent.speaking.wait()
+        history = await peer.request("chat.history", {"sessionKey": "main"})
+        assert "omitted" in history["pendingInputs"]["items"][0]["message"]["content"][0]["text"]
+        with pytest.raises(CallFailed, match="label"):
+            await peer.request("chat.inject", {"sessionKey": "main", "message": "m", "label": "x" * 201})
+        with pytest.raises(CallFailed, match="provider/model"):
+            await peer.request("sessions.patch", {"key": "main", "model": "x" * 257})
+
+
+async def test_a_list_of_sessions_looks_at_the_runs_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = gateway.messaging.runs
+    looks: list[str | None] = []
+    active = runs.active
+
+    def looked(key: str | None = None) -> Any:
+        looks.append(key)
+        return active(key)
+
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        for number in range(5):
+            await peer.request("chat.inject", {"sessionKey": f"s{number}", "message": "m"})
+        monkeypatch.setattr(runs, "active", looked)
+        assert len((await peer.request("sessions.list", {}))["sessions"]) == 5
+    assert looks == [None]
+
+
+async def test_older_pages_are_found_when_a_transcript_has_lost_its_oldest(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_rows, "KEPT_MESSAGES", 6)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        for number in range(10):
+            await peer.request("chat.inject", {"sessionKey": "main", "message": f"m{number}"})
+        page = await peer.request("chat.history", {"sessionKey": "main", "limit": 2})
+        older = await peer.request("chat.history", {"sessionKey": "main", "limit": 2, "offset": page["nextOffset"]})
+    assert [entry["content"][0]["text"] for entry in older["messages"]] == ["m6", "m7"]
