@@ -31,6 +31,7 @@ from openclaw_gateway.ops.audit import AuditTrail
 from openclaw_gateway.ops.health import now_ms
 from openclaw_gateway.pairing.senders import SenderGate
 from openclaw_gateway.queues import Effect, MessageQueue, NewMessage, QueuedMessage, Undeliverable, open_queues
+from openclaw_gateway.queues.records import MAX_PAYLOAD
 from openclaw_gateway.rpc import chat as chat_methods
 from openclaw_gateway.rpc import models as model_methods
 from openclaw_gateway.rpc import queues as queue_methods
@@ -94,6 +95,7 @@ class Messaging:
             clock=now_ms,
         )
         self.inbound_kinds[RUN] = self.runs.handle
+        self.inbound.on_dead = self.inbound.on_dropped = self.runs.gone
         self.configure(config)
 
     def configure(self, config: GatewayConfig) -> None:
@@ -188,8 +190,11 @@ class Messaging:
             "text": text,
             "runId": request.run_id,
         }
+        payload = msgspec.json.encode(body)
+        if len(payload) > MAX_PAYLOAD:  # spelled as JSON, a character may take six bytes
+            payload = msgspec.json.encode({**body, "text": text[: MAX_PAYLOAD // 8]})
         lane = f"{reply.channel}:{reply.account}:{reply.conversation}"[:500]
-        message = NewMessage(lane, f"reply:{request.run_id}", "agent", CHANNEL_SEND, msgspec.json.encode(body))
+        message = NewMessage(lane, f"reply:{request.run_id}", "agent", CHANNEL_SEND, payload)
         return (self.outbound.put_effect(message),)
 
     def tasks(self) -> Iterator[tuple[str, Task]]:

@@ -22,6 +22,7 @@ from openclaw_gateway.value import Value
 __all__ = ["MAX_SESSIONS", "Page"]
 
 MAX_SESSIONS: Final = 5_000
+MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
 KEPT_MESSAGES: Final = 20_000  # of one session id; older ones are dropped when more are written
 
 _SESSION: Final = (
@@ -83,11 +84,24 @@ def get_session(db: sqlite3.Connection, key: str) -> Session | None:
     return _session(row) if row is not None else None
 
 
-def append(db: sqlite3.Connection, *, fresh: Session, message: Message, interaction: bool) -> tuple[Session, Message]:
+def append(
+    db: sqlite3.Connection, *, fresh: Session, message: Message, interaction: bool, only: bool = False
+) -> tuple[Session | None, Message]:
     """Write a message into the session ``fresh.key`` (made as ``fresh`` where there is none, continued as ``fresh``
     where its ``session_id`` is another: a reset). The same question of the same run is written once.
+
+    A ``fresh`` that was read before somebody else's reset does not undo that: the message goes to the session as it is
+    now, or, with ``only``, into the old transcript. With ``only`` nothing is written where the session is gone (None).
     """
     session = get_session(db, fresh.key)
+    if session is None and only:
+        return None, message
+    if session is not None and session.session_id != fresh.session_id:
+        if only:
+            _insert(db, fresh.session_id, message)
+            return session, message
+        if _is_past(db, fresh):
+            fresh = session
     if session is None or session.session_id != fresh.session_id:
         session = reset(db, fresh)
     if message.run_id is not None:
@@ -97,21 +111,7 @@ def append(db: sqlite3.Connection, *, fresh: Session, message: Message, interact
         ).fetchone()
         if known is not None:
             return put_session(db, session), _message(known)
-    newest = db.execute("SELECT max(seq) FROM agent_messages WHERE session_id = ?", (session.session_id,)).fetchone()[0]
-    seq = int(newest or 0) + 1
-    body = Body(
-        text=message.text,
-        model=message.model,
-        stop=message.stop,
-        error=message.error,
-        usage=message.usage,
-        sender_name=message.sender_name,
-        attachments=message.attachments,
-    )
-    db.execute(
-        "INSERT INTO agent_messages (session_id, seq, id, role, body, at_ms, run_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (session.session_id, seq, message.id, message.role, _encode(body), message.at_ms, message.run_id),
-    )
+    seq = _insert(db, session.session_id, message)
     db.execute(
         "DELETE FROM agent_messages WHERE session_id = ? AND seq <= ?", (session.session_id, seq - KEPT_MESSAGES)
     )
@@ -133,14 +133,49 @@ def append(db: sqlite3.Connection, *, fresh: Session, message: Message, interact
     return put_session(db, written), attrs.evolve(message, seq=seq)
 
 
+def _insert(db: sqlite3.Connection, session_id: str, message: Message) -> int:
+    """Write a message at the end of a transcript; its place."""
+    newest = db.execute("SELECT max(seq) FROM agent_messages WHERE session_id = ?", (session_id,)).fetchone()[0]
+    seq = int(newest or 0) + 1
+    body = Body(
+        text=message.text,
+        model=message.model,
+        stop=message.stop,
+        error=message.error,
+        usage=message.usage,
+        sender_name=message.sender_name,
+        attachments=message.attachments,
+    )
+    db.execute(
+        "INSERT INTO agent_messages (session_id, seq, id, role, body, at_ms, run_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (session_id, seq, message.id, message.role, _encode(body), message.at_ms, message.run_id),
+    )
+    return seq
+
+
+def _is_past(db: sqlite3.Connection, session: Session) -> bool:
+    found = db.execute(
+        "SELECT 1 FROM agent_session_past WHERE key = ? AND session_id = ?", (session.key, session.session_id)
+    ).fetchone()
+    return found is not None
+
+
 def page(db: sqlite3.Connection, session_id: str, *, limit: int, before: int | None = None) -> Page:
-    """The newest ``limit`` messages before place ``before`` (None: before the end)."""
+    """The newest ``limit`` messages before place ``before`` (None: before the end), as many as have `MAX_PAGE_BYTES`
+    together, and at least one: the store's thread and the loop must not chew on what nobody can be shown."""
     total = db.execute("SELECT count(*) FROM agent_messages WHERE session_id = ?", (session_id,)).fetchone()[0]
     found = db.execute(
         f"SELECT {_MESSAGE} FROM agent_messages WHERE session_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?",  # noqa: S608
         (session_id, before if before is not None else 2**62, limit),
-    ).fetchall()
-    return Page(tuple(_message(row) for row in reversed(found)), int(total))
+    )
+    messages: list[Message] = []
+    size = 0
+    for row in found:
+        size += len(row[3])
+        if messages and size > MAX_PAGE_BYTES:
+            break
+        messages.append(_message(row))
+    return Page(tuple(reversed(messages)), int(total))
 
 
 def message_of(db: sqlite3.Connection, session_id: str, message_id: str) -> Message | None:

@@ -16,6 +16,7 @@ cannot flood slow clients; what is kept of ended runs is capped.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -38,13 +39,21 @@ from openclaw_gateway.agents.records import (
     decode_request,
     encode_request,
 )
-from openclaw_gateway.agents.sessions import Sessions
+from openclaw_gateway.agents.sessions import Sessions, TooManySessions
 from openclaw_gateway.ops.log import get_logger
-from openclaw_gateway.queues import Effect, MessageQueue, NewMessage, QueuedMessage, QueueFull, RetryLater
+from openclaw_gateway.queues import (
+    Effect,
+    MessageQueue,
+    NewMessage,
+    QueuedMessage,
+    QueueFull,
+    RetryLater,
+    Undeliverable,
+)
 from openclaw_gateway.store import StoreError
 from openclaw_gateway.value import Value
 
-__all__ = ["KIND", "AgentRuns", "Ended", "Run", "RunEvents"]
+__all__ = ["KIND", "AgentRuns", "Ended", "Run", "RunEvents", "digest_of"]
 
 KIND: Final = "agent.run"
 COALESCE_SECONDS: Final = 0.04
@@ -69,7 +78,7 @@ class Ended(Value):
     ended_at_ms: int
     started_at_ms: int
     error: str | None = None
-    text: str | None = attrs.field(default=None, repr=False)
+    asked: bytes = attrs.field(default=b"", repr=False)  # the digest of the question
 
 
 @attrs.define(eq=False)
@@ -83,7 +92,10 @@ class Run:
     started_at_ms: int = 0
     scope: trio.CancelScope | None = None
     aborted: bool = False
-    pending: list[str] = attrs.field(factory=list)
+    forgotten: bool = False  # aborted with its transcript: a question that waits is not written into the next one
+    accepted: bool = True  # False: its question is on its way into the queue
+    spoken: tuple[Session, Outcome | None, AgentFailed | None] | None = None  # the agent is done; it is not written yet
+    settled: trio.Event = attrs.field(factory=trio.Event)  # accepted, or refused
     done: trio.Event = attrs.field(factory=trio.Event)
     audience: Any = None  # whoever started it; RunEvents decides what that means
 
@@ -134,23 +146,32 @@ class AgentRuns:
         """Accept a question: durable when this returns. The run (or how it ended; None where it is not remembered) and
         whether it was known before. Raises `QueueFull`, `StoreError`, `TooManySessions`.
         """
-        known = self._runs.get(request.run_id) or self._ended.get(request.run_id)
-        if known is not None:
-            await trio.lowlevel.checkpoint()
-            return known, True
+        while (known := self.get(request.run_id)) is not None:
+            if not isinstance(known, Run) or known.accepted:
+                await trio.lowlevel.checkpoint()
+                return known, True
+            await known.settled.wait()  # nobody may say "accepted" before the first of the two is
         self.sessions.current(request.session_key, agent_id=request.agent_id)
-        run = self._runs[request.run_id] = Run(request, audience=audience)
+        run = self._runs[request.run_id] = Run(request, audience=audience, accepted=False)
+        try:
+            return await self._accept(run)
+        finally:
+            run.accepted = True
+            run.settled.set()
+
+    async def _accept(self, run: Run) -> tuple[Run | None, bool]:
+        request = run.request
         try:
             accepted = await self.inbound.put(
                 NewMessage(request.session_key, f"run:{request.run_id}", request.source, KIND, encode_request(request))
             )
         except BaseException:
-            if run.state == "queued":
-                self._runs.pop(request.run_id, None)
+            if run.state == "queued" and self._runs.get(request.run_id) is run:
+                del self._runs[request.run_id]
             raise
         if accepted.duplicate and run.state == "queued":
             # Of an earlier process: it ended there, or it still lies in the queue and runs when it is handed out.
-            if not any(one.id == accepted.id for one in self.inbound.messages()):
+            if not self.inbound.holds(accepted.id):
                 self._runs.pop(request.run_id, None)
                 return None, True
             return run, True
@@ -173,16 +194,35 @@ class AgentRuns:
             await trio.lowlevel.checkpoint()
         return self.get(run_id)
 
-    def abort(self, session_key: str, run_id: str | None = None) -> list[str]:
-        """End runs of a session (or one of them); what was said so far stays in the transcript. The ids of those."""
+    def abort(self, session_key: str, run_id: str | None = None, *, forget: bool = False) -> list[str]:
+        """End runs of a session (or one of them); what was said so far stays in the transcript. The ids of those.
+        ``forget``: the transcript itself ends."""
         told = []
         for run in self.active(session_key):
-            if run_id in {None, run.request.run_id} and not run.aborted:
+            run.forgotten = run.forgotten or forget
+            if run_id in {None, run.request.run_id} and not run.aborted and run.spoken is None:
                 run.aborted = True
                 if run.scope is not None:
                     run.scope.cancel()
                 told.append(run.request.run_id)
         return told
+
+    def gone(self, message: QueuedMessage) -> None:
+        """A question that the queue gave up or that a person dropped: its run is over, and whoever waits is told."""
+        run = self._runs.get(message.dedupe.removeprefix("run:")) if message.kind == KIND else None
+        if run is None:
+            return
+        why = message.last_error if message.state == "dead" and message.last_error else "it was dropped from the queue"
+        failure, now = AgentFailed(f"the question was not answered: {why}"), self._clock()
+        run.state = "error"
+        request = run.request
+        answer = Message(
+            id=str(uuid.uuid4()), role="assistant", text=run.text, at_ms=now, run_id=request.run_id, stop="error",
+            error=failure.message,
+        )  # fmt: skip
+        self._forget(run, failure, now)
+        run.done.set()
+        self.events.ended(run, answer, error=failure)
 
     # --- the handler of the inbound queue
 
@@ -195,7 +235,15 @@ class AgentRuns:
         try:
             return await self._carry_out(run, message)
         except (RetryLater, StoreError, QueueFull):
-            run.state, run.text, run.seq = "queued", "", 0
+            run.state = "queued"
+            if run.spoken is None:
+                run.text, run.seq = "", 0
+            raise
+        except TooManySessions as exc:
+            run.state = "queued"
+            raise (Undeliverable if request.interactive else RetryLater)(str(exc)) from exc
+        except Exception:
+            run.state = "queued"  # the queue tries it again, and tells `gone` when it gives it up
             raise
         except BaseException:
             if run.state in {"queued", "running"}:
@@ -205,11 +253,13 @@ class AgentRuns:
 
     async def _carry_out(self, run: Run, message: QueuedMessage) -> Sequence[Effect]:
         request = run.request
-        session = self.sessions.current(
-            request.session_key,
-            agent_id=request.agent_id,
-            channel=request.reply.channel if request.reply is not None else None,
-        )
+        if run.spoken is not None:  # the answer was given, but its end could not be written: nobody is asked twice
+            run.state = "running"
+            return self._end(run, *run.spoken)
+        if run.forgotten:
+            run.started_at_ms = run.started_at_ms or self._clock()
+            return self._end(run, None, None, None)
+        session = self._session_of(request)
         asked = Message(
             id=str(uuid.uuid4()),
             role="user",
@@ -230,10 +280,20 @@ class AgentRuns:
                 outcome = await self._speak(run, session, asked, uncertain=message.uncertain)
             except AgentFailed as exc:
                 failure = exc
+            except StoreError:
+                raise
+            except Exception as exc:
+                log.exception("run broke", exc=exc, agent=request.agent_id)
+                failure = AgentFailed(f"the agent {request.agent_id} failed: {type(exc).__name__}")
         if failure is not None and not run.aborted and self._may_try_again(run, failure, message):
             log.info("agent failed for now", agent=request.agent_id, error=failure.message)
             raise RetryLater(failure.message, failure.after_ms)
-        return self._end(run, session, outcome, failure)
+        run.spoken = (session, outcome, failure)
+        return self._end(run, *run.spoken)
+
+    def _session_of(self, request: RunRequest) -> Session:
+        channel = request.reply.channel if request.reply is not None else None
+        return self.sessions.current(request.session_key, agent_id=request.agent_id, channel=channel)
 
     @staticmethod
     def _may_try_again(run: Run, failure: AgentFailed, message: QueuedMessage) -> bool:
@@ -245,6 +305,8 @@ class AgentRuns:
         history = _told(request)
         if history is None:
             history = await self.sessions.history(session, before=asked.seq, limit=MAX_CONTEXT)
+        if run.aborted:  # while the transcript was read; from here to the scope nothing waits
+            return None
         turn = Turn(request, session, history, uncertain=uncertain)
         seconds = request.timeout_ms / 1000 if request.timeout_ms is not None else self.timeout_seconds
         outcome: Outcome | None = None
@@ -271,7 +333,7 @@ class AgentRuns:
         return outcome
 
     def _end(
-        self, run: Run, session: Session, outcome: Outcome | None, failure: AgentFailed | None
+        self, run: Run, session: Session | None, outcome: Outcome | None, failure: AgentFailed | None
     ) -> Sequence[Effect]:
         request, now = run.request, self._clock()
         run.state = "aborted" if run.aborted else "error" if failure is not None else "ok"
@@ -288,8 +350,8 @@ class AgentRuns:
             usage=outcome.usage if outcome is not None else None,
         )
         effects = []
-        if run.state == "ok" or run.text or failure is not None:
-            effects.append(self.sessions.append_effect(session, answer))
+        if session is not None and (run.state == "ok" or run.text or failure is not None):
+            effects.append(self.sessions.append_effect(session, answer, only=True))
         if request.reply is not None and run.state != "aborted":
             text = run.text if failure is None else _FAILED_TEXT
             if text.strip():
@@ -312,10 +374,15 @@ class AgentRuns:
             ended_at_ms=now,
             started_at_ms=run.started_at_ms,
             error=failure.message if failure is not None else None,
-            text=run.text if len(run.text) <= 16_384 else None,
+            asked=digest_of(request),
         )
         while len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
+
+
+def digest_of(request: RunRequest) -> bytes:
+    """What tells two questions under one run id apart, long after the text is let go."""
+    return hashlib.sha256(request.text.encode("utf-8", "surrogatepass")).digest()
 
 
 class _Teller:

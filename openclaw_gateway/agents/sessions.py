@@ -110,14 +110,19 @@ class Sessions:
         written: tuple[Session, Message] = await self._store.run(effect.work, then=effect.then)
         return written
 
-    def append_effect(self, session: Session, message: Message, *, interaction: bool = False) -> Effect:
-        """The same as a part of somebody's transaction."""
+    def append_effect(
+        self, session: Session, message: Message, *, interaction: bool = False, only: bool = False
+    ) -> Effect:
+        """The same as a part of somebody's transaction. ``only``: the message belongs to the transcript of
+        ``session.session_id`` alone and changes nothing where the session was reset or deleted meanwhile."""
 
-        def then(written: tuple[Session, Message]) -> None:
+        def then(written: tuple[Session | None, Message]) -> None:
+            if written[0] is None:
+                return
             self._sessions[session.key] = written[0]
             self.on_change(written[0], session.key, "message")
 
-        return Effect(partial(rows.append, fresh=session, message=message, interaction=interaction), then)
+        return Effect(partial(rows.append, fresh=session, message=message, interaction=interaction, only=only), then)
 
     async def page(self, key: str, *, limit: int, before: int | None = None) -> rows.Page:
         """The newest messages of a session before a place. An unknown session has none. Raises `StoreError`."""

@@ -55,7 +55,7 @@ PING_SECONDS: Final = 15.0
 TIDY_SECONDS: Final = 3.0
 SWEEP_EVERY: Final = 256  # requests, from one look for left-over sessions to the next
 _ONCE: Final = "openai"  # agent:<id>:openai:<uuid> is the session of one request
-_RESERVED: Final = ("subagent:", "cron:", "acp:")
+_RESERVED: Final = (f"{_ONCE}:", "subagent:", "cron:", "acp:")
 _STATUS: Final = {
     "queue-full": 429,
     "session-limit": 429,

@@ -44,6 +44,7 @@ __all__ = ["KIND", "MAX_BODY", "OutboundHooks"]
 KIND: Final = "webhook.event"
 MAX_BODY: Final = 256 * 1024
 LONGEST_WAIT_MS: Final = 3_600_000
+MOST_OF_QUEUE: Final = 0.5  # what events may take of the queue: the rest is for answers to people (ROB-1)
 CAPACITY: Final = 256  # events between the bus and the queue
 _ENDS: Final = frozenset({"final", "error", "aborted"})  # states of ``chat`` that are told
 _GONE: Final = 410
@@ -100,6 +101,8 @@ class OutboundHooks:
             id_ = f"msg_{uuid.uuid4().hex}"
             message = NewMessage(f"webhook:{target.name}", id_, "gateway", KIND, body)
             try:
+                if self._queue.fullness >= MOST_OF_QUEUE:
+                    raise QueueFull(self._queue.name, self._queue.rules.full_retry_ms)
                 await self._queue.put(message)
             except (QueueFull, StoreError) as exc:
                 self.lost += 1

@@ -48,6 +48,17 @@ class Lanes:
         if len(waiting) == 1:
             self._offer(lane)
 
+    def put_back(self, held: Held) -> None:
+        """Where it was in its lane, after `remove`."""
+        lane = held.message.lane
+        waiting = self._lanes.setdefault(lane, deque())
+        if held in waiting:
+            return
+        place = sum(other.message.order < held.message.order for other in waiting)
+        waiting.insert(place, held)
+        if place == 0:
+            self._offer(lane)
+
     def take(self, now: int) -> Held | None:
         """The message that is due and was due first; its lane rests until `release`. None where none is."""
         while self._heap:

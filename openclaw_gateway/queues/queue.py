@@ -73,6 +73,7 @@ class MessageQueue:
         self._running: set[str] = set()
         self._woken = trio.Event()
         self.on_dead: Callable[[QueuedMessage], None] = lambda message: None
+        self.on_dropped: Callable[[QueuedMessage], None] = lambda message: None
 
     def restore(self, found: Iterable[rows.Row]) -> None:
         """Take over what the store holds."""
@@ -135,6 +136,16 @@ class MessageQueue:
 
         return Effect(work, then)
 
+    @property
+    def fullness(self) -> float:
+        """How much of the room is taken, from 0 to 1: of the count or of the bytes, whichever is more."""
+        return max(len(self._held) / max(1, self.rules.max_messages), self._bytes / max(1, self.rules.max_bytes))
+
+    def holds(self, id_: str) -> bool:
+        """Whether a message is here and not a dead letter."""
+        held = self._held.get(id_)
+        return held is not None and held.message.state != "dead"
+
     def _check_room(self, size: int) -> None:
         count = len(self._held) + self._reserved[0]
         held = self._bytes + self._reserved[1]
@@ -194,7 +205,7 @@ class MessageQueue:
     async def _try(self, held: Held, handler: Handler) -> None:
         message = held.message
         if message.uncertain and message.attempts >= self.rules.max_attempts:
-            await self._failed(held, f"the process ended during {message.attempts} tries", dead=True)
+            await self._failed(held, f"the process ended during {message.attempts} tries", dead=True, counts=False)
             return
         try:
             payload = await self._payload(held)
@@ -235,11 +246,17 @@ class MessageQueue:
             return held.payload
         return await self._store.run(partial(rows.payload, id_=held.message.id))
 
-    def _done(self, held: Held, effects: Sequence[Effect], results: Sequence[Any]) -> None:
+    def _done(self, held: Held, effects: Sequence[Effect], results: Sequence[Any] | None) -> None:
         self._forget(held)
+        if results is None:
+            return  # it had ended before: a commit that was thought lost came through after all
         for effect, result in zip(effects, results, strict=True):
-            if effect.then is not None:
+            if effect.then is None:
+                continue
+            try:
                 effect.then(result)
+            except Exception as exc:
+                log.exception("an effect broke after its commit", exc=exc, queue=self.name, message_id=held.message.id)
 
     async def _failed(
         self,
@@ -252,7 +269,7 @@ class MessageQueue:
         uncertain: bool = False,
     ) -> None:
         message = held.message
-        attempts = message.attempts + (1 if counts and not (dead and message.uncertain) else 0)
+        attempts = message.attempts + (1 if counts else 0)
         dead = dead or attempts >= self.rules.max_attempts
         wait = after_ms
         if wait is None:
@@ -267,13 +284,13 @@ class MessageQueue:
             attempts=attempts,
             due_at_ms=self._clock() + wait,
             state="dead" if dead else "waiting",
-            uncertain=uncertain,
+            uncertain=uncertain or message.uncertain,
             last_error=why[:_MAX_ERROR],
         )
         await self._change(held, changed)
         if dead:
             log.error("message given up", queue=self.name, message_id=message.id, attempts=attempts, error=why)
-            self.on_dead(changed)
+            self._tell(self.on_dead, changed)
         else:
             log.info("message will be tried again", queue=self.name, message_id=message.id, delay_ms=wait, error=why)
 
@@ -303,6 +320,12 @@ class MessageQueue:
         except StoreError as exc:
             log.warning("queue cannot be written", queue=self.name, message_id=changed.id, error=str(exc))
 
+    def _tell(self, listener: Callable[[QueuedMessage], None], message: QueuedMessage) -> None:
+        try:
+            listener(message)
+        except Exception as exc:
+            log.exception("message could not be told of", exc=exc, queue=self.name, message_id=message.id)
+
     def _forget(self, held: Held) -> None:
         self._drop_payload(held)
         if self._held.pop(held.message.id, None) is not None:
@@ -325,6 +348,8 @@ class MessageQueue:
         way."""
         done = []
         for held in self._resting(ids):
+            if held.message.id in self._running or held.message.id not in self._held:
+                continue  # handed out, or gone, while those before it were written
             was_dead = held.message.state == "dead"
             changed = attrs.evolve(held.message, attempts=0, due_at_ms=self._clock(), state="waiting", last_error=None)
             await self._change(held, changed)
@@ -357,13 +382,14 @@ class MessageQueue:
         def then(_: None) -> None:
             for held in resting:
                 self._forget(held)
+                self._tell(self.on_dropped, held.message)
 
         try:
             await self._store.run(partial(rows.drop, ids=dropped), then=then)
         except StoreError:
             for held in resting:
                 if held.message.state != "dead":
-                    self._lanes.add(held)
+                    self._lanes.put_back(held)
             raise
         self._wake()
         return dropped

@@ -43,7 +43,6 @@ class QueueRules(Value):
 
     max_messages: int = 10_000
     max_bytes: int = 64 * 1024 * 1024
-    max_dead: int = 1_000
     max_attempts: int = 12
     first_retry_ms: int = 1_000
     longest_retry_ms: int = 300_000
@@ -77,7 +76,8 @@ class NewMessage(Value):
 @attrs.frozen(eq=False, repr=False)
 class QueuedMessage(Value):
     """A message that was accepted. ``attempts`` counts the tries that began before this one; ``uncertain``: one of them
-    was under way when the process died, so its effect on the outside may have happened.
+    was under way when the process died, or its end could not be written, so its effect on the outside may have
+    happened; later tries do not undo that.
     """
 
     id: str

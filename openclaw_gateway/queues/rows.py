@@ -94,9 +94,11 @@ def begin(db: sqlite3.Connection, id_: str) -> None:
     db.execute("UPDATE queue_messages SET state = 'running', attempts = attempts + 1 WHERE id = ?", (id_,))
 
 
-def finish(db: sqlite3.Connection, id_: str, effects: Sequence[Effect]) -> list[Any]:
-    """The message is done: it goes, and its effects come, in one transaction. The effects' results, in order."""
-    db.execute("DELETE FROM queue_messages WHERE id = ?", (id_,))
+def finish(db: sqlite3.Connection, id_: str, effects: Sequence[Effect]) -> list[Any] | None:
+    """The message is done: it goes, and its effects come, in one transaction. The effects' results, in order; None
+    where it had gone before, and then nothing comes a second time."""
+    if db.execute("DELETE FROM queue_messages WHERE id = ?", (id_,)).rowcount != 1:
+        return None
     return [effect.work(db) for effect in effects]
 
 

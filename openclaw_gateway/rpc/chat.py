@@ -18,10 +18,10 @@ from typing import Any, Final
 
 import attrs
 
-from openclaw_gateway.agents.records import Attachment, Message, RunRequest, Session
+from openclaw_gateway.agents.records import MAX_MESSAGE, Attachment, Message, RunRequest, Session
 from openclaw_gateway.agents.router import AgentRouter, UnknownAgent
 from openclaw_gateway.agents.rows import Page
-from openclaw_gateway.agents.runs import AgentRuns, Ended, Run
+from openclaw_gateway.agents.runs import AgentRuns, Ended, Run, digest_of
 from openclaw_gateway.agents.sessions import TooManySessions
 from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.queues import QueueFull
@@ -36,6 +36,9 @@ MAX_PAGE: Final = 1_000
 MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
 MAX_SHOWN_CHARS: Final = 200_000
 MAX_RECEIPTS: Final = 50
+MAX_LABEL: Final = 200
+MAX_PENDING_CHARS: Final = 20_000
+ADMIN: Final = "operator.admin"
 MAX_WAIT_MS: Final = 600_000
 DEFAULT_WAIT_MS: Final = 30_000
 _OMITTED: Final = "[chat.history omitted: message too large]"
@@ -219,7 +222,10 @@ class ChatMethods:
         return {"runId": request.run_id, "status": _status(run, known), "sessionKey": request.session_key}
 
     async def agent(self, context: CallContext, params: AgentParams) -> dict[str, Any]:
-        """``timeout`` is in seconds, as OpenClaw has it."""
+        """``timeout`` is in seconds, as OpenClaw has it; another model than the agent's is an administrator's choice,
+        here as at its HTTP twin (V41)."""
+        if params.model is not None and ADMIN not in context.scopes:
+            raise CallError(wire_error("missing-scope", scope=ADMIN, details={"missingScope": ADMIN}))
         request, run, known = await self._start(
             "agent", context, session_key=params.session_key, agent_id=params.agent_id, text=params.message,
             run_id=params.idempotency_key, attachments=params.attachments, model=params.model,
@@ -256,6 +262,8 @@ class ChatMethods:
     async def inject(self, context: CallContext, params: InjectParams) -> dict[str, Any]:
         with faults("chat.inject"):
             key, owner = self._router.place(params.session_key, params.agent_id)
+            if len(params.message) > MAX_MESSAGE or len(params.label or "") > MAX_LABEL:
+                raise ValueError(f"a message has at most {MAX_MESSAGE} characters, its label {MAX_LABEL}")
             message = Message(
                 id=str(uuid.uuid4()),
                 role="assistant",
@@ -288,7 +296,8 @@ class ChatMethods:
             "totalMessages": page.total,
         }
         if oldest > 1:
-            body["nextOffset"] = page.total - oldest + 1
+            newest = session.messages if session is not None else page.total  # more than there are, once some are gone
+            body["nextOffset"] = newest - oldest + 1
         if session is not None:
             body["sessionInfo"] = self._view(session)
         else:
@@ -359,7 +368,9 @@ class ChatMethods:
                 "runId": request.run_id,
                 "message": {
                     "role": "user",
-                    "content": [{"type": "text", "text": request.text}],
+                    "content": [
+                        {"type": "text", "text": request.text if len(request.text) <= MAX_PENDING_CHARS else _OMITTED}
+                    ],
                     "timestamp": request.accepted_at_ms,
                 },
                 "acceptedAt": request.accepted_at_ms,
@@ -373,7 +384,7 @@ class ChatMethods:
 def _differs(run: Run | Ended | None, request: RunRequest) -> bool:
     if isinstance(run, Run):
         return (run.request.session_key, run.request.text) != (request.session_key, request.text)
-    return isinstance(run, Ended) and run.session_key != request.session_key
+    return isinstance(run, Ended) and (run.session_key, run.asked) != (request.session_key, digest_of(request))
 
 
 def _status(run: Run | Ended | None, known: bool) -> str:

@@ -9,7 +9,7 @@ subscriptions belong to a WebSocket connection and end with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -27,6 +27,7 @@ __all__ = ["SessionMethods", "register", "session_view"]
 
 MAX_LIMIT: Final = 1_000
 MAX_LABEL: Final = 200
+MAX_MODEL: Final = 256
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -119,10 +120,17 @@ class SessionMethods:
         self._broadcast = broadcast
         self._clock = clock
 
-    def _shown(self, session: Session) -> dict[str, Any]:
+    def _shown(self, session: Session, running: Mapping[str, list[str]] | None = None) -> dict[str, Any]:
         view = session_view(session)
-        active = [run.request.run_id for run in self._runs.active(session.key)]
+        active = (self._running() if running is None else running).get(session.key, [])
         return {**view, "status": "running" if active else "idle", "activeRunIds": active}
+
+    def _running(self) -> dict[str, list[str]]:
+        """Session keys with the ids of their runs: looked up once for a whole list."""
+        found: dict[str, list[str]] = {}
+        for run in self._runs.active():
+            found.setdefault(run.request.session_key, []).append(run.request.run_id)
+        return found
 
     async def list_sessions(self, context: CallContext, params: ListParams) -> dict[str, Any]:
         limit = max(1, min(params.limit or 100, MAX_LIMIT))
@@ -130,6 +138,7 @@ class SessionMethods:
         found = [session for session in self._sessions.all() if self._wanted(session, params)]
         page = found[offset : offset + limit]
         more = offset + limit < len(found)
+        running = self._running()
         with faults("sessions.list"):
             summary = self._router.summary(params.agent_id or self._router.default_id)
         provider, _, model = summary.get("model", {}).get("primary", "").partition("/")
@@ -147,7 +156,7 @@ class SessionMethods:
                 "model": model,
                 "contextTokens": self._router.agents.defaults.context_tokens,
             },
-            "sessions": [self._shown(session) for session in page],
+            "sessions": [self._shown(session, running) for session in page],
         }
 
     def _wanted(self, session: Session, params: ListParams) -> bool:
@@ -186,6 +195,8 @@ class SessionMethods:
             key, _ = self._router.place(params.key, params.agent_id)
             if params.label != "":
                 changes["label"] = params.label[:MAX_LABEL] if params.label is not None else None
+            if params.model is not None and (len(params.model) > MAX_MODEL or not params.model.isprintable()):
+                raise ValueError("model is provider/model")
             if params.model != "":
                 changes["model"] = params.model
             for name in ("archived", "pinned"):
@@ -201,14 +212,14 @@ class SessionMethods:
     async def reset(self, context: CallContext, params: KeyParams) -> dict[str, Any]:
         with faults("sessions.reset"):
             key, owner = self._router.place(params.key, params.agent_id)
-            self._runs.abort(key)
+            self._runs.abort(key, forget=True)
             session = await self._sessions.reset(key, agent_id=owner)
         return {"ok": True, "key": key, "entry": self._shown(session)}
 
     async def delete(self, context: CallContext, params: KeyParams) -> dict[str, Any]:
         with faults("sessions.delete"):
             key, _ = self._router.place(params.key, params.agent_id)
-            self._runs.abort(key)
+            self._runs.abort(key, forget=True)
             deleted = await self._sessions.delete(key)
         return {"ok": True, "key": key, "deleted": deleted, "archived": []}
 

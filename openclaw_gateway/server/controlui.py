@@ -126,13 +126,16 @@ class ControlUi:
                 file = await trio.to_thread.run_sync(_read, root, name)
         if file is None:
             return text_reply(404, "Not Found")
+        policy = self._policy
         if name == "index.html":
+            # Of the page as it is now: an update of the folder brings other inline scripts.
+            policy = await trio.to_thread.run_sync(_policy, file.data)
             file = attrs.evolve(file, data=_based(file.data))
         forever = name.startswith("assets/") and _HASHED_NAME.search(name) is not None
         headers = (
             (b"etag", file.tag),
             (b"cache-control", b"public, max-age=31536000, immutable" if forever else b"no-cache"),
-            (b"content-security-policy", self._policy),
+            (b"content-security-policy", policy),
         )
         kind = _TYPES.get(Path(name).suffix.lower(), b"application/octet-stream")
         if request.headers.get(b"if-none-match") == file.tag:
@@ -160,13 +163,30 @@ def _read(root: Path, name: str) -> _File | None:
         path = (root / name).resolve(strict=True)
         if not path.is_relative_to(root):
             return None
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        steps = path.relative_to(root).parts
+        if any(step.startswith(".") for step in steps):
+            return None  # a link to a hidden file names it too
+        with os.fdopen(_open_below(root, steps), "rb") as file:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_FILE_BYTES:
                 return None
             return _File(file.read(MAX_FILE_BYTES), b'"%x-%x"' % (facts.st_mtime_ns, facts.st_size))
     except (OSError, ValueError, RuntimeError):
         return None
+
+
+def _open_below(root: Path, steps: tuple[str, ...]) -> int:
+    """Open a file step by step, none of which may be a link by now: whoever swaps a folder for a link between the look
+    and the opening gets an `OSError`."""
+    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    for number, step in enumerate(steps, 1):
+        kind = os.O_NONBLOCK if number == len(steps) else os.O_DIRECTORY
+        try:
+            inner = os.open(step, os.O_RDONLY | os.O_NOFOLLOW | kind, dir_fd=here)
+        finally:
+            os.close(here)
+        here = inner
+    return here
 
 
 def _policy(index: bytes) -> bytes:

@@ -8,13 +8,18 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from openclaw_gateway import Gateway, GatewayConfig
+from openclaw_gateway.agents import rows as session_rows
 from openclaw_gateway.agents.agent import Emit
-from openclaw_gateway.agents.records import AgentFailed, Delta, Outcome, Turn
+from openclaw_gateway.agents.records import MAX_REPLY, AgentFailed, Delta, Outcome, Reply, RunRequest, Turn
 from openclaw_gateway.agents.runs import AgentRuns
 from openclaw_gateway.config.schema import AgentEntry, AgentsConfig, AuthConfig
 from openclaw_gateway.errors import CallFailed
+from openclaw_gateway.queues import QueueFull
+from openclaw_gateway.queues import rows as queue_rows
+from openclaw_gateway.store import StoreUnavailable
 from openclaw_gateway.testing import connect_peer, open_memory_gateway
 
 TOKEN = "token-of-the-tests-of-chats-0123456789"
@@ -130,6 +135,8 @@ async def test_v44_a_run_id_is_one_run_and_no_way_into_another(gateway: Gateway)
         assert (await peer.request("chat.send", params))["status"] == "ok"
         with pytest.raises(CallFailed, match="idempotency"):
             await peer.request("chat.send", {**params, "sessionKey": "agent:second:main"})
+        with pytest.raises(CallFailed, match="idempotency"):
+            await peer.request("chat.send", {**params, "message": "another"})
     assert len(agent.turns) == 1
 
 
@@ -279,3 +286,199 @@ async def test_s029_a_question_survives_the_process(tmp_path: Path) -> None:
         history = await peer.request("chat.history", {"sessionKey": "main"})
         told = [(entry["role"], entry["content"][0]["text"]) for entry in history["messages"]]
         assert told == [("user", "still there?"), ("assistant", "still there?")]
+
+
+async def test_s028_a_reset_or_delete_in_the_middle_of_a_run_stays_done(gateway: Gateway) -> None:
+    for method in ("sessions.reset", "sessions.delete"):
+        agent = Scripted("one two", "never")
+        agent.go = trio.Event()
+        gateway.agents.register("main", agent)
+        async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+            runs = [f"{method}-{number}" for number in (1, 2)]
+            for run in runs:
+                await peer.request("chat.send", {"sessionKey": "main", "message": run, "idempotencyKey": run})
+            await agent.speaking.wait()
+            done = await peer.request(method, {"key": "main"})
+            for run in runs:
+                assert (await peer.request("agent.wait", {"runId": run}))["stopReason"] == "aborted"
+            history = await peer.request("chat.history", {"sessionKey": "main"})
+            assert history["messages"] == []
+            wanted = done["entry"]["sessionId"] if "entry" in done else None
+            assert history["sessionId"] == wanted
+        assert len(agent.turns) == 1
+
+
+async def test_an_answer_whose_end_cannot_be_written_is_written_later_and_said_once(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Scripted("once", "never")
+    gateway.agents.register("main", agent)
+    faults = [QueueFull("outbound", 1), StoreUnavailable("no disk")]
+    end, finish = AgentRuns._end, queue_rows.finish
+
+    def failing_end(self: AgentRuns, *args: Any) -> Any:
+        if len(faults) == 2:
+            raise faults.pop(0)
+        return end(self, *args)
+
+    def failing_finish(*args: Any, **keywords: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return finish(*args, **keywords)
+
+    monkeypatch.setattr(AgentRuns, "_end", failing_end)
+    monkeypatch.setattr(queue_rows, "finish", failing_finish)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        await peer.request("chat.send", {"sessionKey": "main", "message": "m", "idempotencyKey": "r"})
+        events = await until(peer, "final")
+        assert events[-1]["message"]["content"][0]["text"] == "once"
+        history = await peer.request("chat.history", {"sessionKey": "main"})
+        assert [entry["content"][0]["text"] for entry in history["messages"]] == ["m", "once"]
+    assert (len(agent.turns), faults) == (1, [])
+
+
+async def test_an_abort_while_the_transcript_is_read_is_heard(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Scripted("never")
+    gateway.agents.register("main", agent)
+    runs = gateway.messaging.runs
+    history = runs.sessions.history
+
+    async def reading(*args: Any, **keywords: Any) -> Any:
+        assert runs.abort("agent:main:main") == ["r"]
+        return await history(*args, **keywords)
+
+    monkeypatch.setattr(runs.sessions, "history", reading)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        await peer.request("chat.send", {"sessionKey": "main", "message": "m", "idempotencyKey": "r"})
+        assert (await peer.request("agent.wait", {"runId": "r"}))["stopReason"] == "aborted"
+    assert agent.turns == []
+
+
+async def test_a_question_that_a_person_drops_ends_its_run(gateway: Gateway) -> None:
+    agent = Scripted("first")
+    agent.go = trio.Event()
+    gateway.agents.register("main", agent)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        for run in ("r1", "r2"):
+            await peer.request("chat.send", {"sessionKey": "main", "message": run, "idempotencyKey": run})
+        await agent.speaking.wait()
+        (waiting,) = (await peer.request("queue.list", {"queue": "inbound", "state": "waiting"}))["messages"]
+        await peer.request("queue.drop", {"ids": [waiting["id"]]})
+        assert (await until(peer, "error", "r2"))[-1]["errorMessage"].endswith("dropped from the queue")
+        assert (await peer.request("agent.wait", {"runId": "r2"}))["status"] == "error"
+        agent.go.set()
+        await until(peer, "final", "r1")
+    assert gateway.messaging.runs.active() == []
+
+
+@pytest.mark.expect_error_log("run broke")
+async def test_whoever_asked_hears_that_an_agent_cannot_be_made(gateway: Gateway) -> None:
+    def broken(entry: AgentEntry) -> Any:
+        raise ZeroDivisionError
+
+    gateway.messaging.router._makers["echo"] = broken
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        await peer.request("chat.send", {"sessionKey": "main", "message": "m", "idempotencyKey": "r"})
+        assert (await until(peer, "error"))[-1]["errorMessage"] == "the agent main failed: ZeroDivisionError"
+    assert gateway.messaging.runs.active() == []
+
+
+async def test_s029_nobody_hears_accepted_before_the_question_is_on_the_disk(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = gateway.messaging.inbound.put
+    hold, puts = trio.Event(), 0
+
+    async def slow(message: Any) -> Any:
+        nonlocal puts
+        puts += 1
+        if puts == 1:
+            await hold.wait()
+            raise StoreUnavailable("no disk")
+        return await put(message)
+
+    monkeypatch.setattr(gateway.messaging.inbound, "put", slow)
+    params = {"sessionKey": "main", "message": "m", "idempotencyKey": "r"}
+    answers: dict[str, Any] = {}
+    async with (
+        connect_peer(gateway, token=TOKEN, scopes=ALL) as one,
+        connect_peer(gateway, token=TOKEN, scopes=ALL) as two,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def first() -> None:
+            with pytest.raises(CallFailed):
+                await one.request("chat.send", params)
+            answers["first"] = "refused"
+
+        async def second() -> None:
+            answers["second"] = await two.request("chat.send", params)
+
+        nursery.start_soon(first)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        nursery.start_soon(second)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert answers == {}
+        hold.set()
+    assert (answers["first"], answers["second"]["status"], puts) == ("refused", "started", 2)
+
+
+async def test_v41_another_model_needs_admin_as_at_the_http_twin(gateway: Gateway) -> None:
+    params = {"message": "m", "idempotencyKey": "r", "model": "openai/gpt"}
+    async with connect_peer(gateway, token=TOKEN, scopes=["operator.read", "operator.write"]) as peer:
+        with pytest.raises(CallFailed, match="missing scope"):
+            await peer.request("agent", params)
+        await peer.request("agent", {"message": "m", "idempotencyKey": "r"})
+
+
+async def test_an_answer_that_is_long_as_json_still_leaves(gateway: Gateway) -> None:
+    request = RunRequest("r", "main", "agent:main:main", "m", "test", 1)
+    effects = gateway.messaging.reply_effects(request, Reply("telegram", "default", "1"), "\x01" * MAX_REPLY)
+    assert len(effects) == 1
+
+
+async def test_what_is_written_and_shown_has_limits(gateway: Gateway) -> None:
+    agent = Scripted("first")
+    agent.go = trio.Event()
+    gateway.agents.register("main", agent)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        for run, text in (("r1", "m"), ("r2", "x" * 30_000)):
+            await peer.request("chat.send", {"sessionKey": "main", "message": text, "idempotencyKey": run})
+        await agent.speaking.wait()
+        history = await peer.request("chat.history", {"sessionKey": "main"})
+        assert "omitted" in history["pendingInputs"]["items"][0]["message"]["content"][0]["text"]
+        with pytest.raises(CallFailed, match="label"):
+            await peer.request("chat.inject", {"sessionKey": "main", "message": "m", "label": "x" * 201})
+        with pytest.raises(CallFailed, match="provider/model"):
+            await peer.request("sessions.patch", {"key": "main", "model": "x" * 257})
+
+
+async def test_a_list_of_sessions_looks_at_the_runs_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = gateway.messaging.runs
+    looks: list[str | None] = []
+    active = runs.active
+
+    def looked(key: str | None = None) -> Any:
+        looks.append(key)
+        return active(key)
+
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        for number in range(5):
+            await peer.request("chat.inject", {"sessionKey": f"s{number}", "message": "m"})
+        monkeypatch.setattr(runs, "active", looked)
+        assert len((await peer.request("sessions.list", {}))["sessions"]) == 5
+    assert looks == [None]
+
+
+async def test_older_pages_are_found_when_a_transcript_has_lost_its_oldest(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_rows, "KEPT_MESSAGES", 6)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        for number in range(10):
+            await peer.request("chat.inject", {"sessionKey": "main", "message": f"m{number}"})
+        page = await peer.request("chat.history", {"sessionKey": "main", "limit": 2})
+        older = await peer.request("chat.history", {"sessionKey": "main", "limit": 2, "offset": page["nextOffset"]})
+    assert [entry["content"][0]["text"] for entry in older["messages"]] == ["m6", "m7"]

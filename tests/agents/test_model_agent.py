@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from openclaw_gateway import Gateway, GatewayConfig
+from openclaw_gateway.agents.runs import Ended
 from openclaw_gateway.config.schema import (
     AgentDefaults,
     AgentEntry,
@@ -237,7 +238,7 @@ async def test_life4_a_gateway_that_stops_lets_go_of_the_service_and_asks_again_
             await service.gone.wait()
         async with talking(kept) as (gateway, peer):
             with trio.fail_after(10):
-                while (run := gateway.messaging.runs.get("r1")) is None or run.text != "whole":
+                while not isinstance(run := gateway.messaging.runs.get("r1"), Ended) or run.state != "ok":
                     await trio.lowlevel.checkpoint()
             history = await peer.request("chat.history", {"sessionKey": "main"})
             assert [one["content"][0]["text"] for one in history["messages"]] == ["hi", "whole"]

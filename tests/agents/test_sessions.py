@@ -140,3 +140,36 @@ async def test_a_transcript_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None
             session, _ = await sessions.append(session, said(number))
         page = await sessions.page(KEY, limit=9)
         assert [message.seq for message in page.messages] == [4, 5, 6]
+
+
+async def test_a_late_answer_undoes_neither_a_reset_nor_a_delete(tmp_path: Path) -> None:
+    async with opened(tmp_path) as sessions:
+        old, _ = await sessions.append(sessions.current(KEY, agent_id="main"), said(1))
+        new = await sessions.reset(KEY, agent_id="main")
+        effect = sessions.append_effect(old, said(2, role="assistant"), only=True)
+        await sessions._store.run(effect.work, then=effect.then)
+        assert sessions.get(KEY) == new
+        assert (await sessions.page(KEY, limit=9)).messages == ()
+        kept = await sessions.history(old, before=99, limit=9)
+        assert [one.text for one in kept] == ["text 1", "text 2"]
+        # a question whose session was looked up before the reset belongs to the new transcript
+        session, _ = await sessions.append(old, said(3))
+        assert session.session_id == new.session_id
+        await sessions.delete(KEY)
+        await sessions._store.run(effect.work, then=effect.then)
+        assert (sessions.get(KEY), len(sessions)) == (None, 0)
+    async with opened(tmp_path) as sessions:
+        assert len(sessions) == 0
+
+
+async def test_a_page_has_a_limit_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MAX_PAGE_BYTES", 200)
+    async with opened() as sessions:
+        session = sessions.current(KEY, agent_id="main")
+        for number in range(20):
+            session, _ = await sessions.append(session, said(number))
+        page = await sessions.page(KEY, limit=20)
+        assert 1 <= len(page.messages) < 20
+        assert (page.messages[-1].text, page.total) == ("text 19", 20)
+        monkeypatch.setattr(rows, "MAX_PAGE_BYTES", 1)
+        assert len((await sessions.page(KEY, limit=20)).messages) == 1

@@ -282,6 +282,16 @@ async def test_rule8_a_full_queue_loses_events_and_counts_them() -> None:
         assert (hooks.lost, len(queue)) == (1, 0)
 
 
+async def test_rob1_events_leave_room_for_answers_to_people() -> None:
+    async with opened([target(9)]) as gateway:
+        queue, hooks = gateway.messaging.outbound, gateway.messaging.webhooks
+        queue.rules = attrs.evolve(queue.rules, max_messages=10, first_retry_ms=60_000, longest_retry_ms=60_000)
+        assert hooks is not None
+        for _ in range(10):
+            await hooks.take("chat", {"state": "final"})
+        assert (hooks.lost, len(queue)) == (5, 5)
+
+
 async def test_every_event_that_can_be_named_is_one_that_is_sent() -> None:
     async with open_memory_gateway() as gateway:
         assert set(WEBHOOK_EVENTS) <= set(gateway.events.names)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
@@ -20,10 +22,11 @@ from openclaw_gateway.queues import (
     RetryLater,
     Undeliverable,
     open_queues,
+    rows,
 )
 from openclaw_gateway.queues.queue import Handler
 from openclaw_gateway.queues.records import MAX_PAYLOAD
-from openclaw_gateway.store import open_store
+from openclaw_gateway.store import StoreUnavailable, open_store
 
 RULES = QueueRules(max_attempts=3, first_retry_ms=20, longest_retry_ms=40)
 
@@ -297,3 +300,65 @@ async def test_dedupe_keys_are_forgotten_after_their_window_and_over_the_cap(tmp
         assert kept <= 3
         # What is still here is a duplicate whatever was forgotten.
         assert (await queue.put(message(10))).duplicate
+
+
+async def test_who_was_uncertain_once_stays_so() -> None:
+    seen = Seen(RetryLater("busy", 1), RetryLater("busy", 1))
+    async with open_queue() as queue:
+        await queue.put(message(1))
+        held = next(iter(queue._held.values()))
+        held.message = attrs.evolve(held.message, uncertain=True)
+        async with served(queue, seen):
+            await wait_empty(queue)
+    assert [one.uncertain for one in seen.messages] == [True, True, True]
+
+
+@pytest.mark.expect_error_log("an effect broke after its commit")
+async def test_an_effect_that_breaks_after_its_commit_keeps_nothing_from_the_others() -> None:
+    told: list[str] = []
+
+    def breaks(_: object) -> None:
+        raise ZeroDivisionError
+
+    seen = Seen((Effect(lambda db: None, breaks), Effect(lambda db: None, lambda _: told.append("second"))))
+    async with open_queue() as queue:
+        await queue.put(message(1))
+        async with served(queue, seen):
+            await wait_empty(queue)
+        assert (told, len(seen.messages), queue.counts["bytes"]) == (["second"], 1, 0)
+
+
+async def test_the_end_of_a_message_comes_once(tmp_path: Path) -> None:
+    written: list[int] = []
+    async with open_store(tmp_path) as store, open_queues(store, "inbound", clock=Clock(), rules=RULES) as found:
+        accepted = await found[0].put(message(1))
+        effects = (Effect(lambda db: written.append(1)),)
+        for expected in ([None], None):
+            assert await store.run(partial(rows.finish, id_=accepted.id, effects=effects)) == expected
+    assert written == [1]
+
+
+async def test_what_cannot_be_dropped_keeps_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen()
+
+    def broken(db: object, ids: object) -> None:
+        raise StoreUnavailable("no disk")
+
+    async with open_queue(tmp_path) as queue:
+        first = await queue.put(message(1))
+        await queue.put(message(2))
+        with monkeypatch.context() as patched:
+            patched.setattr(rows, "drop", broken)
+            with pytest.raises(StoreUnavailable):
+                await queue.drop([first.id])
+        async with served(queue, seen):
+            await wait_empty(queue)
+    assert [one.dedupe for one in seen.messages] == ["m1", "m2"]
+
+
+async def test_a_listener_hears_of_what_is_dropped() -> None:
+    told: list[str] = []
+    async with open_queue() as queue:
+        queue.on_dropped = lambda one: told.append(one.dedupe)
+        await queue.drop([(await queue.put(message(1))).id])
+    assert told == ["m1"]

@@ -110,3 +110,33 @@ async def test_a_reload_moves_it_or_takes_it_away(gateway: Gateway, root: Path, 
     assert (await ask(gateway, "GET", "/assets/a-12345678.js")).status == 404
     gateway.apply(config(tmp_path / "nowhere"), gateway.auth)
     assert b"POST /rpc" in (await ask(gateway, "GET", "/")).body
+
+
+async def test_v7_a_link_to_a_hidden_file_is_hidden(gateway: Gateway, root: Path) -> None:
+    (root / "shown.txt").symlink_to(root / ".env")
+    assert (await ask(gateway, "GET", "/shown.txt")).status == 404
+
+
+def test_v7_a_folder_that_becomes_a_link_after_the_look_is_not_followed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a-12345678.js").write_text("secret")
+    opens = controlui._open_below
+
+    def swapped(inside: Path, steps: tuple[str, ...]) -> int:
+        (root / "assets").rename(root / "old")
+        (root / "assets").symlink_to(elsewhere)
+        return opens(inside, steps)
+
+    assert controlui._read(root, "assets/a-12345678.js") is not None
+    monkeypatch.setattr(controlui, "_open_below", swapped)
+    assert controlui._read(root, "assets/a-12345678.js") is None
+
+
+async def test_an_updated_page_brings_its_own_policy(gateway: Gateway, root: Path) -> None:
+    script = b"window.y = 2;"
+    (root / "index.html").write_bytes(b"<!doctype html><html><head><script>" + script + b"</script></head></html>")
+    page = await ask(gateway, "GET", "/")
+    assert base64.b64encode(hashlib.sha256(script).digest()).decode() in page.headers["content-security-policy"]
