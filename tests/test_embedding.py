@@ -45,6 +45,7 @@ def test_example_uses_the_public_face_alone(index: int) -> None:
     modules = set(re.findall(r"^(?:from|import) (openclaw_gateway[\w.]*)", code, re.MULTILINE))
     public = {
         "openclaw_gateway",
+        "openclaw_gateway.agents",
         "openclaw_gateway.client",
         "openclaw_gateway.testing",
         "openclaw_gateway.protocol.errors",
