@@ -528,7 +528,7 @@ def _issuer(value: Any, path: str) -> str:
 
 def _event_names(value: Any, path: str) -> tuple[str, ...]:
     def one(entry: Any) -> tuple[str, ...]:
-        if entry not in WEBHOOK_EVENTS:
+        if not isinstance(entry, str) or entry not in WEBHOOK_EVENTS:
             told = entry if isinstance(entry, str) else ""
             raise BadValueError("is no event that is sent", WEBHOOK_EVENTS, nearest(told, WEBHOOK_EVENTS))
         return (entry,)
@@ -538,7 +538,7 @@ def _event_names(value: Any, path: str) -> tuple[str, ...]:
 
 def _login_scopes(value: Any, path: str) -> tuple[str, ...]:
     def one(entry: Any) -> tuple[str, ...]:
-        if entry not in KNOWN_OPERATOR_SCOPES:
+        if not isinstance(entry, str) or entry not in KNOWN_OPERATOR_SCOPES:
             told = entry if isinstance(entry, str) else ""
             known = tuple(sorted(KNOWN_OPERATOR_SCOPES))
             raise BadValueError("is no operator scope", known, nearest(told, known))

@@ -125,7 +125,10 @@ def test_v15_secrets_are_compared_nowhere_else(path: Path) -> None:
         "policy/admission.py": {"secret", "device_token"},
         # Both sides are the gateway's own: did the setting change?
         "server/gatekeeper.py": {"password_hash"},
+        "config/hookrules.py": {"secret"},
     }
+    if path.relative_to(PACKAGE).parts[0] == "testing":
+        return  # fakes of services, with secrets of nobody
     found = [
         (line, name)
         for line, name in comparisons(path.read_text(encoding="utf-8"))

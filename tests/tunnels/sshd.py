@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -99,7 +99,8 @@ class Sshd:
         from tests.tunnels.processes import children
 
         for pid in children(self.process.pid):
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # it ended by itself meanwhile
+                os.kill(pid, number)
 
 
 @contextmanager
@@ -139,5 +140,7 @@ def open_sshd(folder: Path, *, forwarding: str = "yes") -> Iterator[Sshd]:
                 time.sleep(0.01)
             yield sshd
         finally:
-            sshd.end_connections()
-            process.kill()
+            try:
+                sshd.end_connections()
+            finally:
+                process.kill()
