@@ -90,7 +90,7 @@ CUTS = st.lists(st.integers(0, 2000), max_size=6)
 @pytest.fixture(autouse=True)
 def quick_idle_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a request is given up after 15 s; that it is, is shown in tests/websocket."""
-    monkeypatch.setattr(upgrade, "KEEP_ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr(upgrade, "KEEP_ALIVE_SECONDS", 3.0)
 
 
 def _pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
