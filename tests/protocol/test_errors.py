@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from openclaw_gateway.protocol.errors import ERRORS, wire_error
+from openclaw_gateway.protocol.errorrows import ErrorRow, credentials, handshake, messages, nodes, tokens
+from openclaw_gateway.protocol.errors import ERRORS, assembled, wire_error
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 BLANKS = {
@@ -35,6 +36,26 @@ def test_row_is_complete_and_can_be_filled_in(key: str) -> None:
     assert error.key == key
     assert "key" not in error.to_wire()
     assert "{" not in error.message.replace("${", "")
+
+
+def test_a_name_stands_in_one_area_alone() -> None:
+    assert assembled(nodes.ROWS, messages.ROWS) == {**nodes.ROWS, **messages.ROWS}
+    with pytest.raises(ValueError, match="there twice: node-busy"):
+        assembled(nodes.ROWS, messages.ROWS, {"node-busy": nodes.ROWS["node-busy"]})
+
+
+@pytest.mark.parametrize("area", [handshake, credentials], ids=["handshake", "credentials"])
+def test_what_turns_a_connect_away_says_how_the_connection_closes(area: Any) -> None:
+    rows: dict[str, ErrorRow] = area.ROWS
+    assert rows
+    assert [key for key, row in rows.items() if row.close is None] == []
+
+
+@pytest.mark.parametrize("area", [nodes, messages, tokens], ids=["nodes", "messages", "tokens"])
+def test_what_a_method_answers_with_leaves_the_connection_open(area: Any) -> None:
+    rows: dict[str, ErrorRow] = area.ROWS
+    assert rows
+    assert [key for key, row in rows.items() if row.close is not None] == []
 
 
 def test_each_row_has_a_heading_that_agrees_with_the_table() -> None:
