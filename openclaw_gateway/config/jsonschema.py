@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from openclaw_gateway.config.leaves import BIND_NAMES, RANGES
+from openclaw_gateway.config.leaves import BIND_NAMES, DURATIONS, RANGES
 from openclaw_gateway.config.settings import ALIASES, Setting, collections, settings
 
 __all__ = ["DESCRIPTIONS", "json_schema"]
@@ -242,8 +242,6 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "logging.console": "Whether lines also go to the terminal.",
 }
 
-_DURATIONS: Final = frozenset({"gateway.auth.expiresIn", "gateway.auth.policy.maxAge"})
-
 
 def json_schema() -> dict[str, Any]:
     """The schema as a JSON value."""
@@ -301,7 +299,7 @@ def _is_map(annotation: Any) -> bool:
 def _type(setting: Setting) -> dict[str, Any]:
     if setting.path == "gateway.bind":
         return {"type": "string", "anyOf": [{"enum": list(BIND_NAMES)}, {"format": "ipv4"}, {"format": "ipv6"}]}
-    if setting.path in _DURATIONS:
+    if setting.path in DURATIONS:
         return {"type": ["string", "number"], "examples": ["15m", "24h", "90d"]}
     if setting.path == "gateway.auth.passwordChangedAt":
         return {"type": ["string", "number"], "examples": ["2026-01-31"]}
