@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -49,6 +49,7 @@ __all__ = ["Handler", "MessageQueue", "open_queues"]
 Handler = Callable[[QueuedMessage], Awaitable[Sequence[Effect] | None]]
 
 AT_HAND_BYTES: Final = 2 * 1024 * 1024  # payloads kept in memory between acceptance and hand-out
+LOOK_BATCH: Final = 256  # messages that are read at a time where all of them are looked at
 UPKEEP_SECONDS: Final = 60.0
 PUT_BACK_SECONDS: Final = 2.0
 STORE_RETRY_MS: Final = 1_000
@@ -340,6 +341,44 @@ class MessageQueue:
     def _shown(self, held: Held) -> QueuedMessage:
         running = held.message.id in self._running
         return attrs.evolve(held.message, state="running") if running else held.message
+
+    # --- what whoever understands the messages does
+
+    async def look_through(self, kinds: Collection[str], take: Callable[[QueuedMessage], None]) -> None:
+        """Show ``take`` every message of these kinds that waits, with its payload, in the order of acceptance; of the
+        payloads `AT_HAND_BYTES` at a time are in memory. Raises `StoreError`.
+        """
+        batch: list[Held] = []
+        size = 0
+        for held in [one for one in self._held.values() if one.message.state != "dead" and one.message.kind in kinds]:
+            batch.append(held)
+            size += held.size
+            if size >= AT_HAND_BYTES or len(batch) >= LOOK_BATCH:
+                await self._show(batch, take)
+                batch, size = [], 0
+        await self._show(batch, take)
+
+    async def _show(self, batch: list[Held], take: Callable[[QueuedMessage], None]) -> None:
+        if not batch:
+            return
+        found = dict(await self._store.run(partial(rows.payloads, ids=[held.message.id for held in batch])))
+        for held in batch:
+            payload = found.get(held.message.id)
+            if payload is not None:
+                take(attrs.evolve(self._shown(held), payload=payload))
+
+    async def reclassify(self, kinds: Mapping[str, str]) -> None:
+        """The messages of these ids are of another kind, durable when this returns: whoever they are handed out to next
+        is told so. Ids that are not here change nothing. Raises `StoreError`.
+        """
+
+        def then(_: None) -> None:
+            for id_, kind in kinds.items():
+                held = self._held.get(id_)
+                if held is not None:
+                    held.message = attrs.evolve(held.message, kind=kind)
+
+        await self._store.run(partial(rows.reclassify, kinds=list(kinds.items())), then=then)
 
     # --- what a person does
 

@@ -256,7 +256,7 @@ class ChatMethods:
     async def abort(self, context: CallContext, params: AbortParams) -> dict[str, Any]:
         with faults("chat.abort"):
             key, _ = self._router.place(params.session_key or params.key, params.agent_id)
-        told = self._runs.abort(key, params.run_id)
+            told = await self._runs.abort(key, params.run_id)
         return {"ok": True, "aborted": bool(told), "runIds": told}
 
     async def inject(self, context: CallContext, params: InjectParams) -> dict[str, Any]:
@@ -361,7 +361,7 @@ class ChatMethods:
         return receipts
 
     def _pending(self, key: str) -> dict[str, Any]:
-        waiting = [run.request for run in self._runs.active(key) if run.state == "queued"]
+        waiting = [run.request for run in self._runs.active(key) if run.state == "queued" and not run.aborted]
         items = [
             {
                 "id": request.run_id,
