@@ -25,6 +25,7 @@ from openclaw_gateway.agents.router import AgentRouter
 from openclaw_gateway.agents.runs import KINDS as RUNS
 from openclaw_gateway.agents.runs import AgentRuns, Run, waiting_runs
 from openclaw_gateway.agents.sessions import Sessions, open_sessions
+from openclaw_gateway.agents.trimming import TranscriptLimits
 from openclaw_gateway.config.schema import AgentEntry, GatewayConfig
 from openclaw_gateway.events.bus import EventBus
 from openclaw_gateway.ops.audit import AuditTrail
@@ -108,6 +109,8 @@ class Messaging:
         self.router.configure(config)
         if self._models is not None:
             self._models.configure(config)
+        kept = config.session.transcript
+        self.sessions.limits = TranscriptLimits(max_bytes=kept.max_bytes, max_total_bytes=kept.max_total_bytes)
         self.runs.timeout_seconds = config.agents.defaults.timeout_seconds
         if self.channels is None and self.gate is not None and any(map(self._is_served, config.channels)):
             self._open_channels(self.gate)

@@ -9,7 +9,8 @@ import attrs
 import pytest
 
 from openclaw_gateway import GatewayConfig, app
-from openclaw_gateway.agents import subprocess
+from openclaw_gateway.agents import rows as agent_rows
+from openclaw_gateway.agents import subprocess, trimming
 from openclaw_gateway.channels import discord, telegram, whatsapp
 from openclaw_gateway.channels import hub as channel_hub
 from openclaw_gateway.channels import service as channel_service
@@ -88,6 +89,7 @@ async def test_each_method_has_a_heading_with_its_scope_and_parameters() -> None
             assert told == expected, name
 
 
+TRANSCRIPT = GatewayConfig().session.transcript
 WEBSOCKET = GatewayConfig().transports.websocket
 BOUNDS = {
     "size of an HTTP head": upgrade.MAX_HEAD_BYTES,
@@ -204,6 +206,11 @@ BOUNDS = {
     "a line of a subprocess agent": subprocess.MAX_LINE,
     "output of a subprocess agent": subprocess.MAX_OUTPUT,
     "programs of one subprocess agent": subprocess.MAX_PROCESSES,
+    "sessions": agent_rows.MAX_SESSIONS,
+    "messages of one conversation": agent_rows.KEPT_MESSAGES,
+    "bytes of one conversation": TRANSCRIPT.max_bytes,
+    "bytes of all conversations": TRANSCRIPT.max_total_bytes,
+    "transcripts that resets left behind": trimming.MAX_PAST,
     "channel accounts": channel_hub.MAX_ACCOUNTS,
     "answer of a message service": channel_service.MAX_ANSWER,
     "one piece of an answer": channel_hub.SEND_SECONDS,

@@ -292,10 +292,12 @@ class ChatMethods:
             "sessionId": session.session_id if session is not None else None,
             "messages": shown,
             "pendingInputs": self._pending(key),
-            "hasMore": oldest > 1,
+            "hasMore": oldest > page.first,
             "totalMessages": page.total,
         }
-        if oldest > 1:
+        if page.first > 1:
+            body["cutMessages"] = page.first - 1  # over the limits of transcripts: they are gone
+        if oldest > page.first:
             newest = session.messages if session is not None else page.total  # more than there are, once some are gone
             body["nextOffset"] = newest - oldest + 1
         if session is not None:
@@ -398,7 +400,7 @@ def _fitting(page: Page, params: HistoryParams) -> tuple[list[dict[str, Any]], i
     room = max(1, min(params.max_bytes or MAX_PAGE_BYTES, MAX_PAGE_BYTES))
     most = max(1, min(params.max_chars or MAX_SHOWN_CHARS, MAX_SHOWN_CHARS))
     shown: list[dict[str, Any]] = []
-    oldest = 1
+    oldest = 0
     for message in reversed(page.messages):
         cut = attrs.evolve(message, text=_OMITTED) if len(message.text) > most else message
         size = 4 * len(cut.text) + 512
