@@ -22,9 +22,10 @@ from openclaw_gateway.agents.agent import Agent, AgentRegistry
 from openclaw_gateway.agents.broadcast import Broadcast
 from openclaw_gateway.agents.records import Reply, RunRequest
 from openclaw_gateway.agents.router import AgentRouter
-from openclaw_gateway.agents.runs import KIND as RUN
-from openclaw_gateway.agents.runs import AgentRuns
+from openclaw_gateway.agents.runs import KINDS as RUNS
+from openclaw_gateway.agents.runs import AgentRuns, Run, waiting_runs
 from openclaw_gateway.agents.sessions import Sessions, open_sessions
+from openclaw_gateway.agents.trimming import TranscriptLimits
 from openclaw_gateway.config.schema import AgentEntry, GatewayConfig
 from openclaw_gateway.events.bus import EventBus
 from openclaw_gateway.ops.audit import AuditTrail
@@ -60,10 +61,13 @@ class Messaging:
     """``inbound`` holds what people and services sent, ``outbound`` what goes to them; ``inbound_kinds`` and
     ``outbound_kinds`` say who handles what, by the kind of a message."""
 
-    def __init__(self, inbound: MessageQueue, outbound: MessageQueue, sessions: Sessions) -> None:
+    def __init__(
+        self, inbound: MessageQueue, outbound: MessageQueue, sessions: Sessions, waiting: Sequence[Run] = ()
+    ) -> None:
         self.inbound = inbound
         self.outbound = outbound
         self.sessions = sessions
+        self._waiting = waiting  # runs that an earlier process accepted
         self.agents = AgentRegistry()
         self.channels: ChannelHub | None = None  # made when the configuration names a channel that can be served
         self.channel_makers: dict[str, MakeAdapter] = {}  # channels of an embedding program, by name
@@ -94,7 +98,8 @@ class Messaging:
             events=self.broadcast,
             clock=now_ms,
         )
-        self.inbound_kinds[RUN] = self.runs.handle
+        self.runs.restore(self._waiting)
+        self.inbound_kinds.update(dict.fromkeys(RUNS, self.runs.handle))
         self.inbound.on_dead = self.inbound.on_dropped = self.runs.gone
         self.configure(config)
 
@@ -104,6 +109,8 @@ class Messaging:
         self.router.configure(config)
         if self._models is not None:
             self._models.configure(config)
+        kept = config.session.transcript
+        self.sessions.limits = TranscriptLimits(max_bytes=kept.max_bytes, max_total_bytes=kept.max_total_bytes)
         self.runs.timeout_seconds = config.agents.defaults.timeout_seconds
         if self.channels is None and self.gate is not None and any(map(self._is_served, config.channels)):
             self._open_channels(self.gate)
@@ -236,7 +243,7 @@ async def open_messaging(store: Store) -> AsyncIterator[Messaging]:
         open_queues(store, "inbound", "outbound", clock=now_ms) as (inbound, outbound),
         open_sessions(store, clock=now_ms) as sessions,
     ):
-        messaging = Messaging(inbound, outbound, sessions)
+        messaging = Messaging(inbound, outbound, sessions, await waiting_runs(inbound))
         try:
             yield messaging
         finally:

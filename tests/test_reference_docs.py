@@ -9,7 +9,8 @@ import attrs
 import pytest
 
 from openclaw_gateway import GatewayConfig, app
-from openclaw_gateway.agents import subprocess
+from openclaw_gateway.agents import rows as agent_rows
+from openclaw_gateway.agents import subprocess, trimming
 from openclaw_gateway.channels import discord, telegram, whatsapp
 from openclaw_gateway.channels import hub as channel_hub
 from openclaw_gateway.channels import service as channel_service
@@ -40,6 +41,7 @@ from openclaw_gateway.ops import doctor_network
 from openclaw_gateway.pairing import clientca, clientcerts
 from openclaw_gateway.policy import forwarded, locality, vouching
 from openclaw_gateway.protocol import jsonrpc, noisechannel, noisegreeting, proxyline
+from openclaw_gateway.queues.records import MAX_PAYLOAD, QueueRules
 from openclaw_gateway.rpc import dispatch, nodes, table
 from openclaw_gateway.rpc.table import ANY_OPERATOR, ParamsReader, camel
 from openclaw_gateway.server import (
@@ -88,6 +90,8 @@ async def test_each_method_has_a_heading_with_its_scope_and_parameters() -> None
             assert told == expected, name
 
 
+QUEUE = QueueRules()
+TRANSCRIPT = GatewayConfig().session.transcript
 WEBSOCKET = GatewayConfig().transports.websocket
 BOUNDS = {
     "size of an HTTP head": upgrade.MAX_HEAD_BYTES,
@@ -204,6 +208,20 @@ BOUNDS = {
     "a line of a subprocess agent": subprocess.MAX_LINE,
     "output of a subprocess agent": subprocess.MAX_OUTPUT,
     "programs of one subprocess agent": subprocess.MAX_PROCESSES,
+    "messages of a queue": QUEUE.max_messages,
+    "bytes of a queue": QUEUE.max_bytes,
+    "bytes of one message": MAX_PAYLOAD,
+    "dead letters of a queue": QUEUE.max_dead,
+    "bytes of them": QUEUE.max_dead_bytes,
+    "tries of a message": QUEUE.max_attempts,
+    "longest wait between two of them": QUEUE.longest_retry_ms,
+    "time for which a message is known again": QUEUE.dedupe_ms,
+    "messages of a queue that are known again": QUEUE.max_seen,
+    "sessions": agent_rows.MAX_SESSIONS,
+    "messages of one conversation": agent_rows.KEPT_MESSAGES,
+    "bytes of one conversation": TRANSCRIPT.max_bytes,
+    "bytes of all conversations": TRANSCRIPT.max_total_bytes,
+    "transcripts that resets left behind": trimming.MAX_PAST,
     "channel accounts": channel_hub.MAX_ACCOUNTS,
     "answer of a message service": channel_service.MAX_ANSWER,
     "one piece of an answer": channel_hub.SEND_SECONDS,

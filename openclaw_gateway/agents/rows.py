@@ -4,8 +4,8 @@ Owns how sessions and messages become rows and back, each change as one function
 transaction. It must not know tasks, memory or events. Every function may run again from the start (see `Store.run`).
 
 Invariants: a run's question stands once in a transcript however often the run is tried; messages of a session are
-numbered without a gap in the order in which they were written; a reset keeps the old messages under their old session
-id until the session is deleted.
+numbered without a gap in the order in which they were written, and a number is never given twice; a reset keeps the old
+messages under their old session id until the session is deleted; what is kept has limits (`agents.trimming`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import attrs
 import msgspec
 
 from openclaw_gateway.agents.records import Attachment, Message, Session, Usage
+from openclaw_gateway.agents.trimming import TranscriptLimits, trim, trim_past
 from openclaw_gateway.value import Value
 
 __all__ = ["MAX_SESSIONS", "Page"]
@@ -51,10 +52,12 @@ class Body(Value):
 
 @attrs.frozen(eq=False, repr=False)
 class Page(Value):
-    """Messages of a session, oldest first; ``total`` counts all of that session id."""
+    """Messages of a session, oldest first; ``total`` counts all of that session id that are kept, ``first`` is the
+    place of the oldest of them (0: there are none)."""
 
     messages: tuple[Message, ...]
     total: int
+    first: int = 0
 
 
 _encode = msgspec.json.Encoder().encode
@@ -85,7 +88,13 @@ def get_session(db: sqlite3.Connection, key: str) -> Session | None:
 
 
 def append(
-    db: sqlite3.Connection, *, fresh: Session, message: Message, interaction: bool, only: bool = False
+    db: sqlite3.Connection,
+    *,
+    fresh: Session,
+    message: Message,
+    interaction: bool,
+    limits: TranscriptLimits,
+    only: bool = False,
 ) -> tuple[Session | None, Message]:
     """Write a message into the session ``fresh.key`` (made as ``fresh`` where there is none, continued as ``fresh``
     where its ``session_id`` is another: a reset). The same question of the same run is written once.
@@ -98,7 +107,7 @@ def append(
         return None, message
     if session is not None and session.session_id != fresh.session_id:
         if only:
-            _insert(db, fresh.session_id, message)
+            _insert(db, fresh.session_id, message, limits)
             return session, message
         if _is_past(db, fresh):
             fresh = session
@@ -111,10 +120,7 @@ def append(
         ).fetchone()
         if known is not None:
             return put_session(db, session), _message(known)
-    seq = _insert(db, session.session_id, message)
-    db.execute(
-        "DELETE FROM agent_messages WHERE session_id = ? AND seq <= ?", (session.session_id, seq - KEPT_MESSAGES)
-    )
+    seq = _insert(db, session.session_id, message, limits)
     use = message.usage or Usage()
     seen = max(session.last_interaction_ms, message.at_ms) if interaction else session.last_interaction_ms
     written = attrs.evolve(
@@ -133,10 +139,10 @@ def append(
     return put_session(db, written), attrs.evolve(message, seq=seq)
 
 
-def _insert(db: sqlite3.Connection, session_id: str, message: Message) -> int:
-    """Write a message at the end of a transcript; its place."""
-    newest = db.execute("SELECT max(seq) FROM agent_messages WHERE session_id = ?", (session_id,)).fetchone()[0]
-    seq = int(newest or 0) + 1
+def _insert(db: sqlite3.Connection, session_id: str, message: Message, limits: TranscriptLimits) -> int:
+    """Write a message at the end of a transcript, and cut what is too much; its place."""
+    newest = db.execute("SELECT newest FROM agent_transcripts WHERE session_id = ?", (session_id,)).fetchone()
+    seq = (int(newest[0]) if newest is not None else 0) + 1
     body = Body(
         text=message.text,
         model=message.model,
@@ -150,6 +156,8 @@ def _insert(db: sqlite3.Connection, session_id: str, message: Message) -> int:
         "INSERT INTO agent_messages (session_id, seq, id, role, body, at_ms, run_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (session_id, seq, message.id, message.role, _encode(body), message.at_ms, message.run_id),
     )
+    db.execute("DELETE FROM agent_messages WHERE session_id = ? AND seq <= ?", (session_id, seq - KEPT_MESSAGES))
+    trim(db, session_id, seq, limits)
     return seq
 
 
@@ -163,7 +171,8 @@ def _is_past(db: sqlite3.Connection, session: Session) -> bool:
 def page(db: sqlite3.Connection, session_id: str, *, limit: int, before: int | None = None) -> Page:
     """The newest ``limit`` messages before place ``before`` (None: before the end), as many as have `MAX_PAGE_BYTES`
     together, and at least one: the store's thread and the loop must not chew on what nobody can be shown."""
-    total = db.execute("SELECT count(*) FROM agent_messages WHERE session_id = ?", (session_id,)).fetchone()[0]
+    kept = db.execute("SELECT messages FROM agent_transcripts WHERE session_id = ?", (session_id,)).fetchone()
+    first = db.execute("SELECT min(seq) FROM agent_messages WHERE session_id = ?", (session_id,)).fetchone()[0]
     found = db.execute(
         f"SELECT {_MESSAGE} FROM agent_messages WHERE session_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?",  # noqa: S608
         (session_id, before if before is not None else 2**62, limit),
@@ -175,7 +184,7 @@ def page(db: sqlite3.Connection, session_id: str, *, limit: int, before: int | N
         if messages and size > MAX_PAGE_BYTES:
             break
         messages.append(_message(row))
-    return Page(tuple(reversed(messages)), int(total))
+    return Page(tuple(reversed(messages)), kept[0] if kept is not None else 0, first or 0)
 
 
 def message_of(db: sqlite3.Connection, session_id: str, message_id: str) -> Message | None:
@@ -191,11 +200,12 @@ def delete(db: sqlite3.Connection, key: str) -> bool:
     session = get_session(db, key)
     if session is None:
         return False
-    db.execute(
-        "DELETE FROM agent_messages WHERE session_id = ? OR session_id IN "
-        "(SELECT session_id FROM agent_session_past WHERE key = ?)",
-        (session.session_id, key),
-    )
+    for table in ("agent_messages", "agent_transcripts"):
+        db.execute(
+            f"DELETE FROM {table} WHERE session_id = ? OR session_id IN "  # noqa: S608 - constants
+            "(SELECT session_id FROM agent_session_past WHERE key = ?)",
+            (session.session_id, key),
+        )
     db.execute("DELETE FROM agent_session_past WHERE key = ?", (key,))
     db.execute("DELETE FROM agent_sessions WHERE key = ?", (key,))
     return True
@@ -209,6 +219,7 @@ def reset(db: sqlite3.Connection, fresh: Session) -> Session:
             "INSERT OR IGNORE INTO agent_session_past VALUES (?, ?, ?)",
             (fresh.key, old.session_id, fresh.started_at_ms),
         )
+        trim_past(db)
     return put_session(db, fresh)
 
 

@@ -7,11 +7,14 @@ Theory of operation. `start` writes the question into the inbound queue, its lan
 order, one run per session at a time, durability and another try. A run writes its question into the transcript, lets
 the agent speak, and ends with effects: the answer in the transcript and, where the question came from a channel, the
 answer in the outbound queue, both in the transaction that takes the question out. If the process dies in between, the
-question is asked again; nothing of the first try was visible to anybody but as deltas.
+question is asked again; nothing of the first try was visible to anybody but as deltas. What waits when a process starts
+is known to it from the start (`restore`), so it is listed, waited for and aborted like any other run. An abort is noted
+at the question itself, by its kind in the queue: whoever is handed it later ends it and asks nobody.
 
 Invariants: one run per run id within the dedupe window; an interactive run that fails is over (its client was told),
 any other is tried again while that can help and ends with words for whoever wrote; text is coalesced, so a fast agent
-cannot flood slow clients; what is kept of ended runs is capped.
+cannot flood slow clients; what is kept of ended runs is capped; a run whose abort was acknowledged is carried out by no
+later process.
 """
 
 from __future__ import annotations
@@ -53,9 +56,12 @@ from openclaw_gateway.queues import (
 from openclaw_gateway.store import StoreError
 from openclaw_gateway.value import Value
 
-__all__ = ["KIND", "AgentRuns", "Ended", "Run", "RunEvents", "digest_of"]
+__all__ = ["KIND", "KINDS", "AgentRuns", "Ended", "Run", "RunEvents", "digest_of", "waiting_runs"]
 
 KIND: Final = "agent.run"
+ABORTED: Final = "agent.run.aborted"  # to be ended, not asked
+FORGOTTEN: Final = "agent.run.forgotten"  # the same, and nothing of it goes into a transcript
+KINDS: Final = (KIND, ABORTED, FORGOTTEN)
 COALESCE_SECONDS: Final = 0.04
 DEFAULT_TIMEOUT_SECONDS: Final = 600.0
 MAX_ENDED: Final = 1_000
@@ -93,11 +99,19 @@ class Run:
     scope: trio.CancelScope | None = None
     aborted: bool = False
     forgotten: bool = False  # aborted with its transcript: a question that waits is not written into the next one
+    message_id: str | None = None  # of its question in the queue
+    noted: str = KIND  # what kind the queue knows the question as
     accepted: bool = True  # False: its question is on its way into the queue
     spoken: tuple[Session, Outcome | None, AgentFailed | None] | None = None  # the agent is done; it is not written yet
     settled: trio.Event = attrs.field(factory=trio.Event)  # accepted, or refused
     done: trio.Event = attrs.field(factory=trio.Event)
     audience: Any = None  # whoever started it; RunEvents decides what that means
+
+    def mark(self, message: QueuedMessage) -> None:
+        """What the queue says of its question."""
+        self.message_id, self.noted = message.id, message.kind
+        self.aborted = self.aborted or message.kind != KIND
+        self.forgotten = self.forgotten or message.kind == FORGOTTEN
 
 
 class RunEvents:
@@ -169,6 +183,7 @@ class AgentRuns:
             if run.state == "queued" and self._runs.get(request.run_id) is run:
                 del self._runs[request.run_id]
             raise
+        run.message_id = accepted.id
         if accepted.duplicate and run.state == "queued":
             # Of an earlier process: it ended there, or it still lies in the queue and runs when it is handed out.
             if not self.inbound.holds(accepted.id):
@@ -176,6 +191,10 @@ class AgentRuns:
                 return None, True
             return run, True
         return run, False
+
+    def restore(self, waiting: Sequence[Run]) -> None:
+        """Take over what an earlier process accepted and did not end (`waiting_runs`), before anything is handed out."""
+        self._runs.update((run.request.run_id, run) for run in waiting)
 
     def get(self, run_id: str) -> Run | Ended | None:
         return self._runs.get(run_id) or self._ended.get(run_id)
@@ -194,9 +213,28 @@ class AgentRuns:
             await trio.lowlevel.checkpoint()
         return self.get(run_id)
 
-    def abort(self, session_key: str, run_id: str | None = None, *, forget: bool = False) -> list[str]:
-        """End runs of a session (or one of them); what was said so far stays in the transcript. The ids of those.
-        ``forget``: the transcript itself ends."""
+    async def abort(self, session_key: str, run_id: str | None = None, *, forget: bool = False) -> list[str]:
+        """End runs of a session (or one of them); what was said so far stays in the transcript. The ids of those that
+        this ended. ``forget``: the transcript itself ends.
+
+        When this returns no later process carries them out either. Raises `StoreError`: they have ended, but a later
+        process may begin them anew; the same call mends that.
+        """
+        told = self.abort_nowait(session_key, run_id, forget=forget)
+        kinds: dict[str, str] = {}
+        for run in [one for one in self.active(session_key) if one.aborted and run_id in {None, one.request.run_id}]:
+            await run.settled.wait() if not run.accepted else await trio.lowlevel.checkpoint()
+            run_kind = FORGOTTEN if run.forgotten else ABORTED
+            if run.message_id is not None and run.noted != run_kind and not run.done.is_set():
+                kinds[run.message_id] = run_kind
+        if kinds:
+            await self.inbound.reclassify(kinds)
+            for run in self.active(session_key):
+                run.noted = kinds.get(run.message_id or "", run.noted)
+        return told
+
+    def abort_nowait(self, session_key: str, run_id: str | None = None, *, forget: bool = False) -> list[str]:
+        """The same for as long as this process lives."""
         told = []
         for run in self.active(session_key):
             run.forgotten = run.forgotten or forget
@@ -209,7 +247,7 @@ class AgentRuns:
 
     def gone(self, message: QueuedMessage) -> None:
         """A question that the queue gave up or that a person dropped: its run is over, and whoever waits is told."""
-        run = self._runs.get(message.dedupe.removeprefix("run:")) if message.kind == KIND else None
+        run = self._runs.get(message.dedupe.removeprefix("run:")) if message.kind in KINDS else None
         if run is None:
             return
         why = message.last_error if message.state == "dead" and message.last_error else "it was dropped from the queue"
@@ -232,6 +270,8 @@ class AgentRuns:
         run = self._runs.get(request.run_id)
         if run is None:
             run = self._runs[request.run_id] = Run(request)
+        run.request = request
+        run.mark(message)
         try:
             return await self._carry_out(run, message)
         except (RetryLater, StoreError, QueueFull):
@@ -378,6 +418,26 @@ class AgentRuns:
         )
         while len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
+
+
+async def waiting_runs(inbound: MessageQueue) -> list[Run]:
+    """The runs whose questions wait in the queue, oldest first. What only their agents need stays there. Raises
+    `StoreError`."""
+    found: list[Run] = []
+
+    def take(message: QueuedMessage) -> None:
+        try:
+            whole = decode_request(message.payload)
+        except ValueError as exc:  # whoever is handed it says so, and the queue gives it up
+            log.warning("a question that waits cannot be read", message_id=message.id, error=str(exc))
+            return
+        files = tuple(attrs.evolve(one, data="") for one in whole.attachments)
+        run = Run(attrs.evolve(whole, attachments=files, history=None, system=None))
+        run.mark(message)
+        found.append(run)
+
+    await inbound.look_through(KINDS, take)
+    return found
 
 
 def digest_of(request: RunRequest) -> bytes:

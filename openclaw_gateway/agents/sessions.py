@@ -20,6 +20,7 @@ import attrs
 
 from openclaw_gateway.agents import rows
 from openclaw_gateway.agents.records import Message, Session
+from openclaw_gateway.agents.trimming import TranscriptLimits
 from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.queues import Effect
 from openclaw_gateway.store import Store
@@ -65,6 +66,7 @@ class Sessions:
         self._store = store
         self._clock = clock
         self._sessions: dict[str, Session] = {}
+        self.limits = TranscriptLimits()
         self.rule: Callable[[Session], ResetRule] = lambda session: ResetRule()
         self.on_change: Callable[[Session | None, str, str], None] = lambda session, key, reason: None
 
@@ -122,7 +124,10 @@ class Sessions:
             self._sessions[session.key] = written[0]
             self.on_change(written[0], session.key, "message")
 
-        return Effect(partial(rows.append, fresh=session, message=message, interaction=interaction, only=only), then)
+        work = partial(
+            rows.append, fresh=session, message=message, interaction=interaction, only=only, limits=self.limits
+        )
+        return Effect(work, then)
 
     async def page(self, key: str, *, limit: int, before: int | None = None) -> rows.Page:
         """The newest messages of a session before a place. An unknown session has none. Raises `StoreError`."""

@@ -74,8 +74,9 @@ def list_messages(
             ("QUEUE", "STATE", "KIND", "CONVERSATION", "ACCEPTED", "TRIES", "LAST ERROR", "ID"),
         )  # fmt: skip
     for label, counts in sorted((answer.get("queues") or {}).items()):
-        told = ", ".join(f"{counts[key]} {key}" for key in ("waiting", "running", "dead"))
-        click.echo(f"{printable(label)}: {told} (room for {counts['maxMessages']})", err=bool(messages))
+        told = f"{counts['waiting']} waiting, {counts['running']} running (room for {counts['maxMessages']})"
+        dead = f"{counts['dead']} dead (the newest {counts['maxDead']} are kept)"
+        click.echo(f"{printable(label)}: {told}, {dead}", err=bool(messages))
     if any(one["state"] == "dead" for one in messages):
         click.echo("Try them again with: openclaw queue retry --dead", err=True)
 

@@ -234,7 +234,7 @@ class Completions:
 
     async def _tidy(self, job: _Job) -> None:
         key, run_id = job.request.session_key, job.request.run_id
-        self._runs.abort(key, run_id)
+        self._runs.abort_nowait(key, run_id)
         if not job.once:
             return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + TIDY_SECONDS):

@@ -235,6 +235,9 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "session.reset.mode": "When a conversation starts anew by itself: none, daily, idle.",
     "session.reset.atHour": "The hour of the daily reset, 0 to 23, local time.",
     "session.reset.idleMinutes": "Minutes without a message after which a conversation starts anew.",
+    "session.transcript.maxBytes": "Bytes that are kept of one conversation; over it its oldest turns go.",
+    "session.transcript.maxTotalBytes": "Bytes that are kept of all conversations; over it transcripts from before a "
+    "reset go, then the oldest turns of the largest conversation. Backups take as much again, each.",
     "logging.level": "The least severe lines that are logged.",
     "logging.maxBytes": "Bytes at which the log file is rotated. OpenClaw's name: maxFileBytes.",
     "logging.backups": "Rotated log files that are kept.",

@@ -75,6 +75,8 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "hooks.mappings.*.timeoutSeconds": (1, 86_400),
     "session.reset.atHour": (0, 23),
     "session.reset.idleMinutes": (1, 525_600),
+    "session.transcript.maxBytes": (16 * 1024**2, 16 * 1024**3),
+    "session.transcript.maxTotalBytes": (64 * 1024**2, 1024**4),
 }
 DURATIONS: Final = ("gateway.auth.policy.maxAge", "gateway.auth.expiresIn")
 _OWN_READERS: Final = frozenset({"gateway.auth.passwordHash", "gateway.auth.trustedProxy.secret"})

@@ -50,6 +50,7 @@ __all__ = [
     "SessionResetConfig",
     "TailscaleConfig",
     "TlsConfig",
+    "TranscriptConfig",
     "TransportsConfig",
     "TrustedProxyConfig",
     "TunnelConfig",
@@ -365,9 +366,18 @@ class SessionResetConfig(Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
+class TranscriptConfig(Value):
+    """How much of conversations is kept, in bytes."""
+
+    max_bytes: int = 32 * 1024 * 1024
+    max_total_bytes: int = 512 * 1024 * 1024
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class SessionConfig(Value):
     dm_scope: Literal["main", "per-peer", "per-channel-peer", "per-account-channel-peer"] = "per-channel-peer"
     reset: SessionResetConfig = attrs.field(factory=SessionResetConfig)
+    transcript: TranscriptConfig = attrs.field(factory=TranscriptConfig)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

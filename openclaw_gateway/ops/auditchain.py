@@ -67,6 +67,7 @@ class Action(enum.StrEnum):
     CHANNEL_LOGGED_OUT = "channel.logged-out"
     QUEUE_RETRIED = "queue.retried"
     QUEUE_DROPPED = "queue.dropped"
+    QUEUE_DISCARDED = "queue.discarded"
     SETUP_CODE_CREATED = "setup-code.created"
     SETUP_CODE_REDEEMED = "setup-code.redeemed"
     SETUP_CODE_REVOKED = "setup-code.revoked"
@@ -163,6 +164,7 @@ ACTIONS: Final[Mapping[Action, frozenset[str]]] = {
     Action.CHANNEL_LOGGED_OUT: frozenset({"channel", "account"}),
     Action.QUEUE_RETRIED: frozenset({"count"}),
     Action.QUEUE_DROPPED: frozenset({"count"}),
+    Action.QUEUE_DISCARDED: frozenset({"count"}),
     Action.SETUP_CODE_CREATED: _TOKEN,
     Action.SETUP_CODE_REDEEMED: _TOKEN,
     Action.SETUP_CODE_REVOKED: _TOKEN,

@@ -43,7 +43,7 @@ Check = Callable[[Patient], list[Finding]]
 
 def examine(env: Mapping[str, str]) -> list[Finding]:
     """Run every check. Blocks for up to a few seconds (the running gateway is asked too); reads files, writes none."""
-    from openclaw_gateway.ops import doctor_audit, doctor_checks, doctor_discovery, doctor_reach
+    from openclaw_gateway.ops import doctor_audit, doctor_checks, doctor_discovery, doctor_queues, doctor_reach
 
     findings, loaded = _configuration(env)
     patient = Patient(env, state_dir(env), loaded)
@@ -57,6 +57,7 @@ def examine(env: Mapping[str, str]) -> list[Finding]:
         ("discovery", doctor_discovery.discovery),
         ("log", doctor_checks.log),
         ("audit", doctor_audit.audit),
+        ("queues", doctor_queues.queues),
         ("clock", doctor_checks.clock),
         ("versions", doctor_checks.versions),
     )

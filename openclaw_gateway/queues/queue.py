@@ -10,16 +10,17 @@ waiting for it, and calls the handler. What the handler returns, its effects, is
 the message out: an answer in the outbound queue and the end of its question are one step, and no crash can come between
 them. A message that was running when the process died is handed out again as ``uncertain``.
 
-Invariants: nothing accepted is lost: it ends by its handler's word, by a person's, or stays (dead letters too, which is
-why they count towards the limits); per lane one at a time and in order; a handler's failure is that message's alone;
-every count has a limit (`QueueRules`).
+Invariants: nothing accepted is lost: it ends by its handler's word, by a person's, or is given up, and then it stays
+among the dead letters, which have limits of their own (`deadletters`): only over those the oldest goes, counted and
+told; per lane one at a time and in order; a handler's failure is that message's alone; every count has a limit
+(`QueueRules`).
 """
 
 from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -30,6 +31,7 @@ import trio
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.backoff import backoff_ms
 from openclaw_gateway.queues import rows
+from openclaw_gateway.queues.deadletters import DeadLetters
 from openclaw_gateway.queues.lanes import Held, Lanes
 from openclaw_gateway.queues.records import (
     Accepted,
@@ -49,6 +51,7 @@ __all__ = ["Handler", "MessageQueue", "open_queues"]
 Handler = Callable[[QueuedMessage], Awaitable[Sequence[Effect] | None]]
 
 AT_HAND_BYTES: Final = 2 * 1024 * 1024  # payloads kept in memory between acceptance and hand-out
+LOOK_BATCH: Final = 256  # messages that are read at a time where all of them are looked at
 UPKEEP_SECONDS: Final = 60.0
 PUT_BACK_SECONDS: Final = 2.0
 STORE_RETRY_MS: Final = 1_000
@@ -67,13 +70,15 @@ class MessageQueue:
         self._clock = clock
         self._held: dict[str, Held] = {}
         self._lanes = Lanes()
-        self._bytes = 0
+        self._dead = DeadLetters(rules.max_dead, rules.max_dead_bytes)
+        self._bytes = 0  # of what is not dead
         self._at_hand = 0
         self._reserved = [0, 0]  # messages and bytes of puts under way
         self._running: set[str] = set()
         self._woken = trio.Event()
         self.on_dead: Callable[[QueuedMessage], None] = lambda message: None
         self.on_dropped: Callable[[QueuedMessage], None] = lambda message: None
+        self.on_discarded: Callable[[int], None] = lambda count: None  # dead letters over their limits, now and then
 
     def restore(self, found: Iterable[rows.Row]) -> None:
         """Take over what the store holds."""
@@ -85,11 +90,17 @@ class MessageQueue:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many messages wait, run and lie dead, and the bytes of all of them."""
-        dead = sum(held.message.state == "dead" and id_ not in self._running for id_, held in self._held.items())
+        """How many messages wait, run and lie dead, the bytes of the first two, and those of the dead."""
+        dead = sum(id_ not in self._running for id_ in self._dead)
         running = len(self._running)
         waiting = len(self._held) - dead - running
-        return {"waiting": waiting, "running": running, "dead": dead, "bytes": self._bytes}
+        return {
+            "waiting": waiting,
+            "running": running,
+            "dead": dead,
+            "bytes": self._bytes,
+            "deadBytes": self._dead.bytes,
+        }
 
     def messages(self, state: State | None = None) -> list[QueuedMessage]:
         """What is here, without payloads, in the order of acceptance."""
@@ -139,7 +150,11 @@ class MessageQueue:
     @property
     def fullness(self) -> float:
         """How much of the room is taken, from 0 to 1: of the count or of the bytes, whichever is more."""
-        return max(len(self._held) / max(1, self.rules.max_messages), self._bytes / max(1, self.rules.max_bytes))
+        return max(self._live / max(1, self.rules.max_messages), self._bytes / max(1, self.rules.max_bytes))
+
+    @property
+    def _live(self) -> int:
+        return len(self._held) - len(self._dead)
 
     def holds(self, id_: str) -> bool:
         """Whether a message is here and not a dead letter."""
@@ -147,17 +162,22 @@ class MessageQueue:
         return held is not None and held.message.state != "dead"
 
     def _check_room(self, size: int) -> None:
-        count = len(self._held) + self._reserved[0]
-        held = self._bytes + self._reserved[1]
-        if count >= self.rules.max_messages or held + size > self.rules.max_bytes:
+        if not self._has_room(size):
             raise QueueFull(self.name, self.rules.full_retry_ms)
+
+    def _has_room(self, size: int) -> bool:
+        count = self._live + self._reserved[0]
+        held = self._bytes + self._reserved[1]
+        return count < self.rules.max_messages and held + size <= self.rules.max_bytes
 
     def _admit(self, held: Held) -> None:
         self._held[held.message.id] = held
+        if held.message.state == "dead":
+            self._dead.add(held)
+            return
         self._bytes += held.size
-        if held.message.state != "dead":
-            self._lanes.add(held)
-            self._wake()
+        self._lanes.add(held)
+        self._wake()
 
     def _wake(self) -> None:
         self._woken.set()
@@ -291,6 +311,7 @@ class MessageQueue:
         if dead:
             log.error("message given up", queue=self.name, message_id=message.id, attempts=attempts, error=why)
             self._tell(self.on_dead, changed)
+            await self._discard()
         else:
             log.info("message will be tried again", queue=self.name, message_id=message.id, delay_ms=wait, error=why)
 
@@ -305,6 +326,11 @@ class MessageQueue:
         self._drop_payload(held)
         if changed.state == "dead":
             self._lanes.remove(held)
+            if changed.id in self._held and changed.id not in self._dead:
+                self._dead.add(held)
+                self._bytes -= held.size
+        elif self._dead.remove(held):
+            self._bytes += held.size
         try:
             await self._store.run(
                 partial(
@@ -320,6 +346,24 @@ class MessageQueue:
         except StoreError as exc:
             log.warning("queue cannot be written", queue=self.name, message_id=changed.id, error=str(exc))
 
+    async def _discard(self) -> None:
+        """Dead letters over their limits go, the oldest first."""
+        over = self._dead.over()
+        if not over:
+            return
+
+        def then(_: None) -> None:
+            for held in over:
+                self._forget(held)
+            self._dead.discarded += len(over)
+
+        try:
+            await self._store.run(partial(rows.drop, ids=[held.message.id for held in over]), then=then)
+        except StoreError as exc:
+            log.warning("dead letters cannot be removed", queue=self.name, error=str(exc))
+            return
+        log.warning("dead letters removed: over their limit", queue=self.name, count=len(over))
+
     def _tell(self, listener: Callable[[QueuedMessage], None], message: QueuedMessage) -> None:
         try:
             listener(message)
@@ -328,7 +372,7 @@ class MessageQueue:
 
     def _forget(self, held: Held) -> None:
         self._drop_payload(held)
-        if self._held.pop(held.message.id, None) is not None:
+        if self._held.pop(held.message.id, None) is not None and not self._dead.remove(held):
             self._bytes -= held.size
         self._lanes.remove(held)
 
@@ -341,16 +385,58 @@ class MessageQueue:
         running = held.message.id in self._running
         return attrs.evolve(held.message, state="running") if running else held.message
 
+    # --- what whoever understands the messages does
+
+    async def look_through(self, kinds: Collection[str], take: Callable[[QueuedMessage], None]) -> None:
+        """Show ``take`` every message of these kinds that waits, with its payload, in the order of acceptance; of the
+        payloads `AT_HAND_BYTES` at a time are in memory. Raises `StoreError`.
+        """
+        batch: list[Held] = []
+        size = 0
+        for held in [one for one in self._held.values() if one.message.state != "dead" and one.message.kind in kinds]:
+            batch.append(held)
+            size += held.size
+            if size >= AT_HAND_BYTES or len(batch) >= LOOK_BATCH:
+                await self._show(batch, take)
+                batch, size = [], 0
+        await self._show(batch, take)
+
+    async def _show(self, batch: list[Held], take: Callable[[QueuedMessage], None]) -> None:
+        if not batch:
+            return
+        found = dict(await self._store.run(partial(rows.payloads, ids=[held.message.id for held in batch])))
+        for held in batch:
+            payload = found.get(held.message.id)
+            if payload is not None:
+                take(attrs.evolve(self._shown(held), payload=payload))
+
+    async def reclassify(self, kinds: Mapping[str, str]) -> None:
+        """The messages of these ids are of another kind, durable when this returns: whoever they are handed out to next
+        is told so. Ids that are not here change nothing. Raises `StoreError`.
+        """
+
+        def then(_: None) -> None:
+            for id_, kind in kinds.items():
+                held = self._held.get(id_)
+                if held is not None:
+                    held.message = attrs.evolve(held.message, kind=kind)
+
+        await self._store.run(partial(rows.reclassify, kinds=list(kinds.items())), then=then)
+
     # --- what a person does
 
     async def retry(self, ids: Iterable[str]) -> list[str]:
         """Try these again at once, dead letters too, and count their tries anew. The ids that were here and not under
-        way."""
-        done = []
+        way. Raises `QueueFull` where there is room for none of them."""
+        done: list[str] = []
         for held in self._resting(ids):
             if held.message.id in self._running or held.message.id not in self._held:
                 continue  # handed out, or gone, while those before it were written
             was_dead = held.message.state == "dead"
+            if was_dead and not self._has_room(held.size):
+                if not done:
+                    raise QueueFull(self.name, self.rules.full_retry_ms)
+                break
             changed = attrs.evolve(held.message, attempts=0, due_at_ms=self._clock(), state="waiting", last_error=None)
             await self._change(held, changed)
             if was_dead:
@@ -403,8 +489,13 @@ class MessageQueue:
         return [self._held[id_] for id_ in dict.fromkeys(ids) if id_ in self._held and id_ not in self._running]
 
     async def supervise_upkeep(self) -> None:
-        """Forget dedupe keys past their window. Never returns; raises `StoreError`."""
+        """Forget dedupe keys past their window, and tell of dead letters that had to go. Never returns; raises
+        `StoreError`."""
         while True:
+            await self._discard()
+            discarded = self._dead.take_discarded()
+            if discarded:
+                self.on_discarded(discarded)
             prune = partial(
                 rows.prune_seen,
                 queue=self.name,

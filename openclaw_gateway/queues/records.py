@@ -43,6 +43,8 @@ class QueueRules(Value):
 
     max_messages: int = 10_000
     max_bytes: int = 64 * 1024 * 1024
+    max_dead: int = 1_000  # dead letters, which count towards no other limit
+    max_dead_bytes: int = 16 * 1024 * 1024
     max_attempts: int = 12
     first_retry_ms: int = 1_000
     longest_retry_ms: int = 300_000

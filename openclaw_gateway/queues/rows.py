@@ -89,6 +89,17 @@ def payload(db: sqlite3.Connection, id_: str) -> bytes | None:
     return bytes(found[0]) if found is not None else None
 
 
+def payloads(db: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[str, bytes]]:
+    """The payloads of those that are here, by id."""
+    found = ((id_, payload(db, id_)) for id_ in ids)
+    return [(id_, data) for id_, data in found if data is not None]
+
+
+def reclassify(db: sqlite3.Connection, kinds: Sequence[tuple[str, str]]) -> None:
+    """Messages (by id) are of another kind from now on; those that are gone stay so."""
+    db.executemany("UPDATE queue_messages SET kind = ? WHERE id = ?", [(kind, id_) for id_, kind in kinds])
+
+
 def begin(db: sqlite3.Connection, id_: str) -> None:
     """A try starts; if the process dies now, the message is uncertain."""
     db.execute("UPDATE queue_messages SET state = 'running', attempts = attempts + 1 WHERE id = ?", (id_,))

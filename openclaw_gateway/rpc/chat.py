@@ -256,7 +256,7 @@ class ChatMethods:
     async def abort(self, context: CallContext, params: AbortParams) -> dict[str, Any]:
         with faults("chat.abort"):
             key, _ = self._router.place(params.session_key or params.key, params.agent_id)
-        told = self._runs.abort(key, params.run_id)
+            told = await self._runs.abort(key, params.run_id)
         return {"ok": True, "aborted": bool(told), "runIds": told}
 
     async def inject(self, context: CallContext, params: InjectParams) -> dict[str, Any]:
@@ -292,10 +292,12 @@ class ChatMethods:
             "sessionId": session.session_id if session is not None else None,
             "messages": shown,
             "pendingInputs": self._pending(key),
-            "hasMore": oldest > 1,
+            "hasMore": oldest > page.first,
             "totalMessages": page.total,
         }
-        if oldest > 1:
+        if page.first > 1:
+            body["cutMessages"] = page.first - 1  # over the limits of transcripts: they are gone
+        if oldest > page.first:
             newest = session.messages if session is not None else page.total  # more than there are, once some are gone
             body["nextOffset"] = newest - oldest + 1
         if session is not None:
@@ -361,7 +363,7 @@ class ChatMethods:
         return receipts
 
     def _pending(self, key: str) -> dict[str, Any]:
-        waiting = [run.request for run in self._runs.active(key) if run.state == "queued"]
+        waiting = [run.request for run in self._runs.active(key) if run.state == "queued" and not run.aborted]
         items = [
             {
                 "id": request.run_id,
@@ -398,7 +400,7 @@ def _fitting(page: Page, params: HistoryParams) -> tuple[list[dict[str, Any]], i
     room = max(1, min(params.max_bytes or MAX_PAGE_BYTES, MAX_PAGE_BYTES))
     most = max(1, min(params.max_chars or MAX_SHOWN_CHARS, MAX_SHOWN_CHARS))
     shown: list[dict[str, Any]] = []
-    oldest = 1
+    oldest = 0
     for message in reversed(page.messages):
         cut = attrs.evolve(message, text=_OMITTED) if len(message.text) > most else message
         size = 4 * len(cut.text) + 512

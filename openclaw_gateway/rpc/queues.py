@@ -8,13 +8,14 @@ shown for one message that is asked for by its id; what a person drops is in the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, Literal
 
 import attrs
 
 from openclaw_gateway.ops.audit import Action, AuditTrail
 from openclaw_gateway.protocol.errors import wire_error
-from openclaw_gateway.queues import MessageQueue, QueuedMessage
+from openclaw_gateway.queues import MessageQueue, QueuedMessage, QueueFull
 from openclaw_gateway.rpc.audit import recorded
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable
 from openclaw_gateway.store import StoreError
@@ -74,7 +75,11 @@ class _Methods:
         _check("queue.retry", params)
         done: list[str] = []
         for queue in self._chosen(params.queue):
-            done += await queue.retry(_ids(queue, params))
+            try:
+                done += await queue.retry(_ids(queue, params))
+            except QueueFull as exc:
+                if not done:
+                    raise CallError(wire_error("queue-full")) from exc
         _refuse_nobody(done, params)
         await recorded(self._audit, Action.QUEUE_RETRIED, context, count=len(done))
         return {"retried": done}
@@ -95,9 +100,16 @@ class _Methods:
 def register(table: MethodTable, *, queues: Sequence[MessageQueue], audit: AuditTrail) -> None:
     """Put the methods into ``table``."""
     methods = _Methods(queues, audit)
+    for queue in queues:
+        queue.on_discarded = partial(_note_discarded, audit, queue.name)
     table.method("queue.list", scope="operator.admin", params=ListParams)(methods.list_messages)
     table.method("queue.retry", scope="operator.admin", params=ActParams)(methods.retry)
     table.method("queue.drop", scope="operator.admin", params=ActParams)(methods.drop)
+
+
+def _note_discarded(audit: AuditTrail, queue: str, count: int) -> None:
+    reason = f"more dead letters than the {queue} queue keeps"
+    audit.note(Action.QUEUE_DISCARDED, actor="gateway", reason=reason, count=count)
 
 
 def _check(method: str, params: ActParams) -> None:
@@ -111,7 +123,14 @@ def _ids(queue: MessageQueue, params: ActParams) -> list[str]:
 
 
 def _counts(queue: MessageQueue) -> dict[str, int]:
-    return {**queue.counts, "maxMessages": queue.rules.max_messages, "maxBytes": queue.rules.max_bytes}
+    rules = queue.rules
+    return {
+        **queue.counts,
+        "maxMessages": rules.max_messages,
+        "maxBytes": rules.max_bytes,
+        "maxDead": rules.max_dead,
+        "maxDeadBytes": rules.max_dead_bytes,
+    }
 
 
 def _refuse_nobody(done: list[str], params: ActParams) -> None:

@@ -9,7 +9,7 @@ subscriptions belong to a WebSocket connection and end with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -17,7 +17,7 @@ import attrs
 from openclaw_gateway.agents.broadcast import Broadcast, TooManySubscriptions
 from openclaw_gateway.agents.records import Session
 from openclaw_gateway.agents.router import AgentRouter
-from openclaw_gateway.agents.runs import AgentRuns
+from openclaw_gateway.agents.runs import AgentRuns, Run
 from openclaw_gateway.agents.sessions import Sessions
 from openclaw_gateway.rpc.chat import faults
 from openclaw_gateway.rpc.table import CallContext, MethodTable, NoParams
@@ -79,7 +79,7 @@ def session_view(session: Session) -> dict[str, Any]:
     kind = "group" if session.chat_type == "group" else "direct"
     return {
         "key": session.key,
-        "sessionId": session.session_id,
+        "sessionId": session.session_id or None,  # none before its first message is in a transcript
         "agentId": session.agent_id,
         "kind": kind,
         "chatType": session.chat_type,
@@ -122,23 +122,31 @@ class SessionMethods:
 
     def _shown(self, session: Session, running: Mapping[str, list[str]] | None = None) -> dict[str, Any]:
         view = session_view(session)
-        active = (self._running() if running is None else running).get(session.key, [])
+        active = (_running(self._runs.active(session.key)) if running is None else running).get(session.key, [])
         return {**view, "status": "running" if active else "idle", "activeRunIds": active}
 
-    def _running(self) -> dict[str, list[str]]:
-        """Session keys with the ids of their runs: looked up once for a whole list."""
-        found: dict[str, list[str]] = {}
-        for run in self._runs.active():
-            found.setdefault(run.request.session_key, []).append(run.request.run_id)
-        return found
+    def _unwritten(self, active: Sequence[Run]) -> list[Session]:
+        """Sessions that are only in questions which wait: nothing of them is in a transcript yet."""
+        found: dict[str, Session] = {}
+        for run in active:
+            request, at = run.request, run.request.accepted_at_ms
+            if run.state == "queued" and not run.aborted and self._sessions.get(request.session_key) is None:
+                found[request.session_key] = Session(
+                    key=request.session_key, session_id="", agent_id=request.agent_id, created_at_ms=at,
+                    started_at_ms=at, updated_at_ms=at, last_interaction_ms=at,
+                    channel=request.reply.channel if request.reply is not None else None,
+                )  # fmt: skip
+        return sorted(found.values(), key=lambda session: -session.updated_at_ms)
 
     async def list_sessions(self, context: CallContext, params: ListParams) -> dict[str, Any]:
         limit = max(1, min(params.limit or 100, MAX_LIMIT))
         offset = max(0, params.offset or 0)
-        found = [session for session in self._sessions.all() if self._wanted(session, params)]
+        active = self._runs.active()
+        known = [*self._unwritten(active), *self._sessions.all()]
+        found = [session for session in known if self._wanted(session, params)]
         page = found[offset : offset + limit]
         more = offset + limit < len(found)
-        running = self._running()
+        running = _running(active)
         with faults("sessions.list"):
             summary = self._router.summary(params.agent_id or self._router.default_id)
         provider, _, model = summary.get("model", {}).get("primary", "").partition("/")
@@ -172,7 +180,7 @@ class SessionMethods:
     async def describe(self, context: CallContext, params: KeyParams) -> dict[str, Any]:
         with faults("sessions.describe"):
             key, _ = self._router.place(params.key, params.agent_id)
-        session = self._sessions.get(key)
+        session = self._sessions.get(key) or next(iter(self._unwritten(self._runs.active(key))), None)
         return {"session": self._shown(session) if session is not None else None}
 
     async def resolve(self, context: CallContext, params: ResolveParams) -> dict[str, Any]:
@@ -212,14 +220,14 @@ class SessionMethods:
     async def reset(self, context: CallContext, params: KeyParams) -> dict[str, Any]:
         with faults("sessions.reset"):
             key, owner = self._router.place(params.key, params.agent_id)
-            self._runs.abort(key, forget=True)
+            await self._runs.abort(key, forget=True)
             session = await self._sessions.reset(key, agent_id=owner)
         return {"ok": True, "key": key, "entry": self._shown(session)}
 
     async def delete(self, context: CallContext, params: KeyParams) -> dict[str, Any]:
         with faults("sessions.delete"):
             key, _ = self._router.place(params.key, params.agent_id)
-            self._runs.abort(key, forget=True)
+            await self._runs.abort(key, forget=True)
             deleted = await self._sessions.delete(key)
         return {"ok": True, "key": key, "deleted": deleted, "archived": []}
 
@@ -263,6 +271,15 @@ class SessionMethods:
             _, owner = self._router.place(params.session_key, params.agent_id)
         name = self._router.summary(owner)["name"]
         return {"agentId": owner, "name": name, "nameSource": "config", "avatar": name[:1].upper()}
+
+
+def _running(active: Sequence[Run]) -> dict[str, list[str]]:
+    """Session keys with the ids of their runs: looked up once for a whole list."""
+    found: dict[str, list[str]] = {}
+    for run in active:
+        if run.state != "queued" or not run.aborted:
+            found.setdefault(run.request.session_key, []).append(run.request.run_id)
+    return found
 
 
 def register(table: MethodTable, methods: SessionMethods) -> None:

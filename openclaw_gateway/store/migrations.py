@@ -318,6 +318,33 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             PRIMARY KEY (key, session_id)
         ) STRICT, WITHOUT ROWID""",
     ),
+    (  # what transcripts take, counted by the database itself; 256: agents.trimming.PER_MESSAGE
+        """CREATE TABLE agent_transcripts (
+            session_id TEXT PRIMARY KEY,
+            bytes INTEGER NOT NULL,
+            messages INTEGER NOT NULL,
+            newest INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX agent_transcripts_by_bytes ON agent_transcripts (bytes)",
+        "CREATE INDEX agent_session_past_by_age ON agent_session_past (until_ms)",
+        "CREATE TABLE agent_storage (id INTEGER PRIMARY KEY CHECK (id = 1), bytes INTEGER NOT NULL) STRICT",
+        "INSERT INTO agent_transcripts SELECT session_id, sum(length(body) + 256), count(*), max(seq)"
+        " FROM agent_messages GROUP BY session_id",
+        "INSERT INTO agent_storage SELECT 1, coalesce(sum(bytes), 0) FROM agent_transcripts",
+        """CREATE TRIGGER agent_messages_come AFTER INSERT ON agent_messages BEGIN
+            INSERT INTO agent_transcripts VALUES (new.session_id, length(new.body) + 256, 1, new.seq)
+                ON CONFLICT (session_id) DO UPDATE SET
+                    bytes = bytes + excluded.bytes,
+                    messages = messages + 1,
+                    newest = max(newest, excluded.newest);
+            UPDATE agent_storage SET bytes = bytes + length(new.body) + 256;
+        END""",
+        """CREATE TRIGGER agent_messages_go AFTER DELETE ON agent_messages BEGIN
+            UPDATE agent_transcripts SET bytes = bytes - length(old.body) - 256, messages = messages - 1
+                WHERE session_id = old.session_id;
+            UPDATE agent_storage SET bytes = bytes - length(old.body) - 256;
+        END""",
+    ),
 )
 
 

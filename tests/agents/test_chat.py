@@ -346,7 +346,7 @@ async def test_an_abort_while_the_transcript_is_read_is_heard(
     history = runs.sessions.history
 
     async def reading(*args: Any, **keywords: Any) -> Any:
-        assert runs.abort("agent:main:main") == ["r"]
+        assert runs.abort_nowait("agent:main:main") == ["r"]
         return await history(*args, **keywords)
 
     monkeypatch.setattr(runs.sessions, "history", reading)

@@ -333,7 +333,7 @@ async def test_an_aborted_run_is_told(gateway: Gateway, agent: Scripted) -> None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
         await agent.spoke.wait()
-        gateway.messaging.runs.abort("agent:main:openai-user:ann")
+        gateway.messaging.runs.abort_nowait("agent:main:openai-user:ann")
     assert (answers[0].status, answers[0].json["error"]["type"]) == (409, "aborted")
 
 

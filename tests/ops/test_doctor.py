@@ -47,7 +47,7 @@ def test_a_fresh_host_has_nothing_to_mend(env: dict[str, str]) -> None:
     checks = {finding.check for finding in findings}
     assert checks == {
         "config", "state", "store", "instance", "secret", "network", "discovery", "log", "audit", "clock",
-        "versions",
+        "queues", "versions",
     }  # fmt: skip
     assert sorted(state(env).rglob("*")) == before  # looking changes nothing
 

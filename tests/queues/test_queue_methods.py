@@ -80,6 +80,27 @@ async def test_v51_what_people_wrote_is_for_administrators(gateway: Gateway) -> 
             assert (fault.value.details or {})["code"] == "MISSING_SCOPE"
 
 
+@pytest.mark.expect_error_log("message given up")
+async def test_cap_dead_letters_that_had_to_go_are_in_the_audit_trail(gateway: Gateway) -> None:
+    inbound = gateway.messaging.inbound
+    inbound._dead._most = 2
+    for number in range(5):
+        await inbound.put(note(number))
+    with trio.fail_after(10):
+        while inbound.counts["waiting"] or inbound.counts["running"] or inbound.counts["dead"] != 2:
+            await trio.lowlevel.checkpoint()
+    with trio.move_on_after(0.5):
+        await inbound.supervise_upkeep()
+    async with connect_peer(gateway, token=TOKEN, scopes=["operator.admin"]) as peer:
+        shown = (await peer.request("queue.list", {}))["queues"]["inbound"]
+        assert (shown["dead"], shown["bytes"], shown["maxDead"]) == (2, 0, inbound.rules.max_dead)
+        assert shown["deadBytes"] == 2 * len(note(1).payload)
+    await gateway.audit.flush()
+    assert gateway.config.state_dir is not None
+    rows = [row for row in tail_lines(audit_folder(gateway.config.state_dir), 20) if row["action"] == "queue.discarded"]
+    assert [(row["count"], row["reason"]) for row in rows] == [(3, "more dead letters than the inbound queue keeps")]
+
+
 @pytest.mark.deadline(60)
 @pytest.mark.expect_error_log("message given up")
 async def test_s029_the_command_line_does_the_same(gateway: Gateway, tmp_path: Path) -> None:
