@@ -338,6 +338,7 @@ class Gateway:
         rules_now = self.gatekeeper.rules
         others = (rules_before.vouch, rules_before.peers) != (rules_now.vouch, rules_now.peers)
         self._close_vouched_sessions("trusted-proxy", everybody=others)
+        self._close_kept_out()
         left_out = rules_before.tailnet and not rules_now.tailnet
         if left_out or rules_before.identity_scopes != rules_now.identity_scopes:
             self._close_vouched_sessions("tailscale", everybody=True)
@@ -673,6 +674,14 @@ class Gateway:
                 asked = self.gatekeeper.rules.on(session.peer.arrival).admission.auth_type
                 if everybody or asked != method:
                     session.scope.close(CloseCode.SERVICE_RESTART, "identity rules changed")
+
+    def _close_kept_out(self) -> None:
+        """Whoever came in through a trusted proxy and is kept out by the address lists of now goes, as a socket's peer
+        does (`Listening`).
+        """
+        for session in self._core.registry.live:
+            if self.gatekeeper.outside(session.peer):
+                session.scope.close(CloseCode.SERVICE_RESTART, "refused by network policy")
 
     def _close_clear_nodes(self) -> None:
         for session in self._core.registry:

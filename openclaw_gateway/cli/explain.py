@@ -97,7 +97,7 @@ def _offline(params: dict[str, Any]) -> dict[str, Any]:
     from openclaw_gateway.config.load import load_config
     from openclaw_gateway.config.paths import state_dir
     from openclaw_gateway.config.secrets import resolve_auth
-    from openclaw_gateway.policy.explain import Supposition, explain_supposition, suppose
+    from openclaw_gateway.policy.explain import Supposition, explain_kept_out, explain_supposition, suppose
     from openclaw_gateway.server.addresses import own_tailnet_address
     from openclaw_gateway.server.rules import gatekeeper_rules
 
@@ -115,7 +115,8 @@ def _offline(params: dict[str, Any]) -> dict[str, Any]:
     question = suppose(
         supposed, rules=rules.admission, peers=rules.peers, origins=rules.origins, records=records, removed=removed
     )
-    return explain_supposition(question, request_id).to_wire()
+    kept_out = explain_kept_out(question.peer, rules.network)
+    return (kept_out if kept_out is not None else explain_supposition(question, request_id)).to_wire()
 
 
 def _look_up(directory: Path, supposed: Supposition) -> tuple[Supposition, Any, bool, str | None]:

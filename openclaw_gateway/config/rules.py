@@ -19,6 +19,7 @@ import attrs
 from openclaw_gateway.config.hookblocks import HooksConfig
 from openclaw_gateway.config.issues import ConfigIssue
 from openclaw_gateway.config.schema import AgentsConfig, GatewayConfig, ListenerConfig, PasswordPolicy, TunnelConfig
+from openclaw_gateway.policy.addresses import parse_networks
 from openclaw_gateway.policy.senders import read_allow_from
 
 __all__ = [
@@ -352,6 +353,24 @@ def _tls(config: GatewayConfig, found: list[ConfigIssue]) -> None:
                 fix="add 127.0.0.1 to gateway.network.allow, and take it out of gateway.network.deny",
             )
         )
+    if network.allow and config.trusted_proxies and _only_proxies(network.allow, config.trusted_proxies):
+        found.append(
+            ConfigIssue(
+                path="gateway.network.allow",
+                message="it names nobody but trusted proxies: whoever they speak for is refused",
+                severity="warning",
+                fix="add the addresses of the clients behind the proxy to gateway.network.allow",
+            )
+        )
+
+
+def _only_proxies(allow: tuple[str, ...], proxies: tuple[str, ...]) -> bool:
+    """Whether every address that may connect is this host or a trusted proxy."""
+    relaying = parse_networks((*proxies, "localhost"))[0].networks
+    return all(
+        any(network.version == other.version and network.subnet_of(other) for other in relaying)  # type: ignore[arg-type]  # of one version
+        for network in parse_networks(allow)[0].networks
+    )
 
 
 def _holds(entries: tuple[str, ...], address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

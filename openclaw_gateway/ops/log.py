@@ -99,6 +99,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "origin": "a browser origin (scheme, host, port)",
     "path": "an HTTP path without its query string",
     "peer": "address of a peer",
+    "proxy": "address of a trusted proxy",
     "peer_port": "port of a peer",
     "pending": "how many are waiting",
     "pid": "process id",

@@ -32,6 +32,7 @@ from openclaw_gateway.policy.admission import (
 )
 from openclaw_gateway.policy.autoapprove import TABLE
 from openclaw_gateway.policy.locality import Peer, PeerRules, describe_peer
+from openclaw_gateway.policy.network import DENIED, NetworkRules
 from openclaw_gateway.policy.origin import OriginRules, check_origin
 from openclaw_gateway.policy.secrets import SecretOutcome
 from openclaw_gateway.protocol.connect import CONTROL_UI_ID, ClientInfo, ConnectAuth, ConnectParams, DeviceProof
@@ -47,6 +48,7 @@ __all__ = [
     "Remembered",
     "Supposition",
     "explain",
+    "explain_kept_out",
     "explain_supposition",
     "remedy",
     "suppose",
@@ -286,6 +288,22 @@ def _natural(rules: AdmissionRules, *, live: bool) -> Presented:
 def explain_supposition(question: AdmissionQuestion, request_id: str | None = None) -> Explanation:
     """Decide and explain in one go."""
     return explain(admit(question), peer=question.peer, client=question.params.client.id, request_id=request_id)
+
+
+def explain_kept_out(peer: Peer, network: NetworkRules) -> Explanation | None:
+    """The address lists' word on such a peer, which nothing else outweighs; None where they let it in."""
+    by_socket = network.refusal(peer.address)
+    reason = by_socket if by_socket is not None else network.refusal_behind(peer.way)
+    if reason is None:
+        return None
+    whose = peer.address if by_socket is not None or not peer.way else peer.way[-1]
+    kept = "deny" if reason == DENIED else "allow"
+    step = f"{'connects' if by_socket is not None else 'a trusted proxy speaks for it'}: {whose}"
+    return Explanation(
+        verdict="refused", rule=f"refused: {reason}", because=f"Nobody comes in from {whose}: {reason}.",
+        path=(step, f"refused: {reason}"), fix=f"openclaw config get gateway.network.{kept}", code="NETWORK_DENIED",
+        address=whose,
+    )  # fmt: skip
 
 
 # --- what was decided lately

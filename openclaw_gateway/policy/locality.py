@@ -113,6 +113,7 @@ class Peer(Value):
     attributed: bool = False  # a trusted proxy said on whose behalf: `client_address` is not the proxy's own word
     tailnet: TailnetClaim | None = None  # whom tailscaled named, through its own listener; whois has not been asked yet
     vouched: Vouched | None = None  # the person a proxy or the tailnet vouches for; the shell asks and fills it in
+    way: tuple[str, ...] = ()  # what trusted proxies said, from the nearest to the client; "unknown": cannot be read
 
 
 def host_name(host: str) -> str | None:
@@ -165,6 +166,7 @@ class _Attribution(Value):
     address: str | None = None
     https: bool = False
     host: str | None = None
+    way: tuple[str, ...] = ()
 
 
 def describe_peer(
@@ -207,6 +209,7 @@ def describe_peer(
         user_agent=_printable((seen.all(b"user-agent") or [""])[0]),
         arrival=arrival,
         attributed=said.address is not None and not is_loopback(said.address),
+        way=said.way,
     )
 
 
@@ -221,32 +224,40 @@ def is_trusted_proxy(address: str, arrival: Arrival, rules: PeerRules) -> bool:
     return address in rules.trusted_proxies
 
 
-def _walk(hops: Sequence[str], rules: PeerRules) -> tuple[str | None, int]:
-    """From the right to the first hop that is no trusted proxy: its address and its place (PROXY-3)."""
-    client, place = None, len(hops)
-    for index in range(len(hops) - 1, max(-1, len(hops) - 1 - MAX_HOPS), -1):
-        if hops[index] == UNKNOWN:
-            break
-        client, place = hops[index], index
-        if client not in rules.trusted_proxies:
-            break
-    return client, place
+def _walk(hops: Sequence[str], rules: PeerRules) -> tuple[str, ...]:
+    """From the right to the first hop that is no trusted proxy, that one included (PROXY-3). `UNKNOWN` at the end where
+    the walk ended before the client: at what cannot be read, after too many hops, or where there are none.
+    """
+    way: list[str] = []
+    for hop in hops[: -MAX_HOPS - 1 : -1]:
+        way.append(hop)
+        if hop not in rules.trusted_proxies:  # what cannot be read is in no network
+            return tuple(way)
+    return tuple(way) if way and len(hops) <= MAX_HOPS else (*way, UNKNOWN)
+
+
+def _client(way: tuple[str, ...]) -> str | None:
+    """The last address on the way; None: not even one could be read."""
+    return next((hop for hop in reversed(way) if hop != UNKNOWN), None)
 
 
 def _by_x_forwarded(seen: _Headers, rules: PeerRules) -> _Attribution:
-    client, _ = _walk([hop_address(hop) for hop in seen.listed(b"x-forwarded-for")], rules)
+    way = _walk([hop_address(hop) for hop in seen.listed(b"x-forwarded-for")], rules)
     host = seen.single(b"x-forwarded-host") if seen.all(b"x-forwarded-host") else seen.single(b"host")
-    return _Attribution(address=client, https=_https_all_the_way(seen.listed(b"x-forwarded-proto")), host=host)
+    https = _https_all_the_way(seen.listed(b"x-forwarded-proto"))
+    return _Attribution(address=_client(way), https=https, host=host, way=way)
 
 
 def _by_forwarded(seen: _Headers, rules: PeerRules) -> _Attribution:
     """The pairs that trusted proxies wrote, and no others: those right of the client's element, and its own."""
     hops: tuple[ForwardedHop, ...] = parse_forwarded(seen.all(b"forwarded")) or ()
-    client, place = _walk([hop.address for hop in hops], rules)
-    ours = hops[place:]
+    way = _walk([hop.address for hop in hops], rules)
+    read = sum(hop != UNKNOWN for hop in way)
+    ours = hops[len(hops) - read :]
     named = next((hop.host for hop in ours if hop.host is not None), None)
     return _Attribution(
-        address=client,
+        address=_client(way),
+        way=way,
         https=bool(ours) and _https_all_the_way([hop.proto or "" for hop in ours]),
         host=named if named is not None else seen.single(b"host"),
     )

@@ -5,13 +5,15 @@ read, the ceilings of a listener, and `Arrival`, the record of how a connection 
 
 Invariants: deny outranks allow; a list of allowed networks that is there means that nobody else comes in, an address
 that cannot be read included; a v4-mapped spelling is the IPv4 address (V14), which no list can be slipped past with,
-and an IPv4 address that is denied is denied behind a translator too (NAT64, 6to4), where nothing is allowed by it; a
-ceiling only takes away; provenance is a fact about the listener and never read from what a peer sent (V36, V37).
+and an IPv4 address that is denied is denied behind a translator too (NAT64, 6to4), where nothing is allowed by it; the
+lists hold for whom a trusted proxy speaks for as they do for a socket, and what it says that cannot be read is on no
+allow list; a ceiling only takes away; provenance is a fact about the listener and never read from what a peer sent
+(V36, V37).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, TypeVar
 
 import attrs
@@ -65,6 +67,16 @@ class NetworkRules(Value):
         if self.within is not None and address not in self.within:
             return NOT_ALLOWED
         return None
+
+    def refusal_behind(self, way: Sequence[str]) -> str | None:
+        """Why whoever came this ``way`` through trusted proxies (`locality.Peer.way`: the client last) may not come in.
+
+        Every address on it has to be off the deny list, because a denied client whom the configuration trusts as a
+        proxy may name anybody before itself; the allow list is asked about the client.
+        """
+        if any(hop in self.deny or carried_ipv4(hop) in self.deny for hop in way):
+            return DENIED
+        return self.refusal(way[-1]) if way else None
 
 
 OPEN: Final = NetworkRules()

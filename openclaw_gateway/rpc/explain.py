@@ -14,7 +14,14 @@ import attrs
 
 from openclaw_gateway.pairing.devices import DeviceBook, DeviceBookUnreadable
 from openclaw_gateway.policy.admission import UNREADABLE
-from openclaw_gateway.policy.explain import NEW_DEVICE, Presented, Supposition, explain_supposition, suppose
+from openclaw_gateway.policy.explain import (
+    NEW_DEVICE,
+    Presented,
+    Supposition,
+    explain_kept_out,
+    explain_supposition,
+    suppose,
+)
 from openclaw_gateway.policy.lockout import CredentialClass, failure_key
 from openclaw_gateway.protocol.connect import CLIENT_IDS
 from openclaw_gateway.protocol.errors import wire_error
@@ -75,6 +82,9 @@ def _suppose(gatekeeper: Gatekeeper, book: DeviceBook, params: ExplainParams) ->
     question = suppose(
         supposed, rules=rules.admission, peers=rules.peers, origins=rules.origins, records=records, removed=removed
     )
+    kept_out = explain_kept_out(question.peer, rules.network)
+    if kept_out is not None:
+        return kept_out.to_wire()
     proven = device if question.pairing not in {None, UNREADABLE} else None
     key = failure_key(
         question.peer, params.role, CredentialClass.SHARED_SECRET, browser=question.origin.browser, proven_device=proven

@@ -115,6 +115,9 @@ class ConnectionServer:
                 wire.abort()
 
     async def _upgrade(self, wire: Wire, request: UpgradeRequest) -> None:
+        if self.core.gatekeeper.keeps_out(wire.peer[0], request.headers, wire.arrival):
+            await _answer(wire, HTTPStatus.FORBIDDEN, "Forbidden: this address may not use this gateway")
+            return
         if self.draining:
             await _answer(wire, HTTPStatus.SERVICE_UNAVAILABLE, "Gateway websocket admission closed", retry=True)
             return

@@ -87,6 +87,7 @@ from openclaw_gateway.server.ownaddresses import own_lan_addresses
 from openclaw_gateway.server.passwords import PasswordChecker, TooManyChecks
 from openclaw_gateway.server.recording import (
     record_http,
+    record_kept_out,
     record_key,
     record_paired_silently,
     record_redeemed,
@@ -165,6 +166,30 @@ class Gatekeeper:
             if hint is not None:
                 self._say_once(peer, "proxied by an address that is not trusted", fix=hint)
         return self._vouched(peer, headers)
+
+    def keeps_out(self, address: str, headers: tuple[tuple[bytes, bytes], ...], arrival: Arrival = DIRECT) -> bool:
+        """Whether the address lists keep out whom a trusted proxy speaks for in this request, recorded.
+
+        The socket's own address was asked about when it was accepted. By the lists of now: a proxy keeps its
+        connections (V16).
+        """
+        network = self.rules.network_on(arrival)
+        if network.open:
+            return False
+        peer = describe_peer(address, headers, self.rules.peers, arrival=arrival)
+        reason = network.refusal_behind(peer.way)
+        if reason is None:
+            return False
+        log.warning(
+            "peer refused by network policy", peer=peer.way[-1], proxy=peer.address, listener=arrival.listener,
+            reason=reason,
+        )  # fmt: skip
+        record_kept_out(self._audit, peer, reason)
+        return True
+
+    def outside(self, peer: Peer) -> bool:
+        """Whether somebody who came in through trusted proxies would be kept out by the address lists of now."""
+        return self.rules.network_on(peer.arrival).refusal_behind(peer.way) is not None
 
     def _vouched(self, peer: Peer, headers: tuple[tuple[bytes, bytes], ...]) -> Peer:
         """The same peer with what a trusted proxy says about the person behind it, where that is asked for."""

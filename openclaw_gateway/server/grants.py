@@ -17,7 +17,7 @@ from openclaw_gateway.policy.admission import (
     ApiKeyOutcome,
 )
 from openclaw_gateway.policy.locality import PeerRules
-from openclaw_gateway.policy.network import Arrival
+from openclaw_gateway.policy.network import OPEN, Arrival, NetworkRules
 from openclaw_gateway.policy.origin import OriginRules
 from openclaw_gateway.policy.secrets import SecretOutcome
 from openclaw_gateway.policy.tokenlife import LifeRules
@@ -119,3 +119,9 @@ class GatekeeperRules(Value):
     vouch: VouchRules | None = None  # who may name people; None: nobody
     tailnet: bool = False  # whether tailscaled may (gateway.auth.allowTailscale, and never behind the funnel)
     identity_scopes: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    network: NetworkRules = OPEN  # the address lists, for whom a trusted proxy speaks for
+    networks: Mapping[str, NetworkRules] = attrs.field(factory=dict)  # of further listeners, by name
+
+    def network_on(self, arrival: Arrival) -> NetworkRules:
+        """The address lists that hold for whoever came in like this."""
+        return self.networks.get(arrival.listener, self.network)

@@ -3,9 +3,10 @@
 Owns the routes and the order of checks in front of them. It must not know how a method runs (`rpc.dispatch`) nor how a
 caller is admitted (`server.gatekeeper`): a route names the scope it needs and the RPC checker enforces it (V41).
 
-Order of checks, each before the next costs anything: canonical path (V40) → route and method (404, 405: before any
-accounting, V14) → cross-site and Host (V4) → credentials from headers → the scope of its RPC twin (V41) → body (1 MiB
-where the route says nothing else, 10 s; V47). Default-deny: what is not in the table is 404.
+Order of checks, each before the next costs anything: address lists, for whom a trusted proxy speaks for → canonical
+path (V40) → route and method (404, 405: before any accounting, V14) → cross-site and Host (V4) → credentials from
+headers → the scope of its RPC twin (V41) → body (1 MiB where the route says nothing else, 10 s; V47). Default-deny:
+what is not in the table is 404.
 """
 
 from __future__ import annotations
@@ -218,6 +219,9 @@ class HttpApp:
         await send({"type": "http.response.body", "body": b""})
 
     async def _answer(self, scope: Any, receive: Any, admitted: ExitStack) -> HttpReply:
+        wire: Wire = scope[WIRE]
+        if self._gatekeeper.keeps_out(wire.peer[0], tuple(scope["headers"]), wire.arrival):
+            return text_reply(403, "Forbidden: this address may not use this gateway")
         raw_path: bytes = scope["raw_path"]
         if not _canonical(raw_path):
             return text_reply(400, "Bad Request: not a canonical path")
@@ -237,7 +241,6 @@ class HttpApp:
             return text_reply(405, "Method Not Allowed", (b"allow", ", ".join(route.methods).encode()))
         if self.draining and not route.probe:
             return text_reply(503, "Gateway stopping", (b"retry-after", b"2"))
-        wire: Wire = scope[WIRE]
         if not (route.probe or path == "/rpc" or wire.arrival.ceiling.allows(path)):
             return text_reply(404, "Not Found")
         peer = self._gatekeeper.describe(wire.peer[0], tuple(scope["headers"]), wire.arrival)

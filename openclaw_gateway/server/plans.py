@@ -15,10 +15,11 @@ import attrs
 
 from openclaw_gateway.config.schema import GatewayConfig, ListenerConfig
 from openclaw_gateway.config.secrets import ResolvedAuth, resolve_auth
-from openclaw_gateway.policy.addresses import NetworkSet, canonical_ip, parse_networks
-from openclaw_gateway.policy.network import Ceiling, NetworkRules
+from openclaw_gateway.policy.addresses import canonical_ip
+from openclaw_gateway.policy.network import Ceiling
 from openclaw_gateway.server.addresses import bind_addresses
 from openclaw_gateway.server.listening import MAIN, ListenerPlan, Preface, TlsLayer
+from openclaw_gateway.server.rules import network_rules
 
 __all__ = ["ClientAuth", "as_main", "client_auth_kinds", "listener_auth", "listener_plans", "named_hosts"]
 
@@ -92,7 +93,7 @@ def listener_plans(
                 name=MAIN,
                 hosts=tuple(bind_addresses(config)),
                 port=config.port,
-                network=_rules(config),
+                network=network_rules(config),
                 tls=tls(config.tls.client_auth) if tls is not None and config.tls.enabled else None,
                 preface=preface(config) if config.proxy_protocol else None,
             )
@@ -107,7 +108,7 @@ def listener_plans(
                 name=listener.name,
                 hosts=tuple(bind_addresses(as_main(config, listener))),
                 port=listener.port,
-                network=_rules(config, listener),
+                network=network_rules(config, listener),
                 ceiling=Ceiling(
                     methods=listener.methods, scopes=None if listener.scopes is None else frozenset(listener.scopes)
                 ),
@@ -117,20 +118,3 @@ def listener_plans(
             )
         )
     return plans
-
-
-def _rules(config: GatewayConfig, listener: ListenerConfig | None = None) -> NetworkRules:
-    network = config.network
-    allow, deny = network.allow, network.deny
-    if listener is None:
-        return NetworkRules(allow=_networks(allow), deny=_networks(deny))
-    # Both allow lists have to be passed; the gateway's own is asked where the listener has one too.
-    within = _networks(allow) if allow and listener.allow else None
-    return NetworkRules(
-        allow=_networks(listener.allow or allow), deny=_networks((*deny, *listener.deny)), within=within
-    )
-
-
-def _networks(entries: tuple[str, ...]) -> NetworkSet:
-    networks, _ = parse_networks(entries)
-    return networks

@@ -34,6 +34,7 @@ __all__ = [
     "record_expired",
     "record_http",
     "record_joined",
+    "record_kept_out",
     "record_key",
     "record_left",
     "record_paired_silently",
@@ -100,6 +101,13 @@ def record_turned_away(audit: AuditTrail, error: WireError, peer: Peer, conn_id:
         Action.CONNECT, outcome="refused", actor="unknown", address=peer.client_address, conn_id=conn_id or None,
         code=code, reason=reason, transport="websocket",
     )  # fmt: skip
+
+
+def record_kept_out(audit: AuditTrail, peer: Peer, reason: str) -> None:
+    """Whoever a trusted proxy spoke for is kept out by the address lists: the row of a refused socket."""
+    audit.note(
+        Action.CONNECT, outcome="refused", actor="unknown", address=peer.way[-1], code="NETWORK_DENIED", reason=reason
+    )
 
 
 async def record_request(audit: AuditTrail, outcome: RequestOutcome, question: AdmissionQuestion, reason: str) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from openclaw_gateway.config.schema import GatewayConfig
+from openclaw_gateway.config.schema import GatewayConfig, ListenerConfig
 from openclaw_gateway.config.secrets import ResolvedAuth
 from openclaw_gateway.policy.addresses import NetworkSet, parse_networks
 from openclaw_gateway.policy.admission import AdmissionRules, AutoApproveRules
 from openclaw_gateway.policy.locality import PeerRules
+from openclaw_gateway.policy.network import NetworkRules
 from openclaw_gateway.policy.origin import OriginRules, normalise_origin
 from openclaw_gateway.policy.tokenlife import LifeRules
 from openclaw_gateway.policy.vouching import SECRET_HEADER, VouchRules
@@ -21,7 +22,7 @@ from openclaw_gateway.server.core import Limits
 from openclaw_gateway.server.gatekeeper import GatekeeperRules
 from openclaw_gateway.server.http import HttpRules
 
-__all__ = ["gatekeeper_rules", "http_rules", "life_rules", "limits", "tailnet_identity", "vouch_rules"]
+__all__ = ["gatekeeper_rules", "http_rules", "life_rules", "limits", "network_rules", "tailnet_identity", "vouch_rules"]
 
 
 def _networks(entries: tuple[str, ...]) -> NetworkSet:
@@ -94,10 +95,25 @@ def gatekeeper_rules(
         password_hash=auth.password_hash,
         password_expires_at=expires,
         life=life_rules(config),
+        network=network_rules(config),
+        networks={listener.name: network_rules(config, listener) for listener in config.listeners},
         listeners={
             name: gatekeeper_rules(config, own, own_tailnet=own_tailnet, served=served)
             for name, own in (listeners or {}).items()
         },
+    )
+
+
+def network_rules(config: GatewayConfig, listener: ListenerConfig | None = None) -> NetworkRules:
+    """The address lists of a listener; None: of the main one, and of every listener that no configuration names."""
+    network = config.network
+    allow, deny = network.allow, network.deny
+    if listener is None:
+        return NetworkRules(allow=_networks(allow), deny=_networks(deny))
+    # Both allow lists have to be passed; the gateway's own is asked where the listener has one too.
+    within = _networks(allow) if allow and listener.allow else None
+    return NetworkRules(
+        allow=_networks(listener.allow or allow), deny=_networks((*deny, *listener.deny)), within=within
     )
 
 

@@ -245,3 +245,20 @@ def test_proxy3_a_wide_trusted_network_is_told(home: Home) -> None:
     (issue,) = loaded.issues
     assert "10.0.0.0/8" in issue.message
     assert "192.168" not in issue.message
+
+
+@pytest.mark.parametrize(
+    ("allow", "told"),
+    [
+        ('["172.17.0.2", "localhost"]', True),
+        ('["172.17.0.2", "127.0.0.1", "::1"]', True),
+        ('["172.17.0.2", "localhost", "198.51.100.0/24"]', False),
+        ('["172.17.0.0/24", "localhost"]', False),
+        ("[]", False),
+    ],
+)
+def test_an_allow_list_of_proxies_alone_is_told(home: Home, allow: str, told: bool) -> None:
+    loaded = home.load(f'{{gateway: {{trustedProxies: ["172.17.0.2"], network: {{allow: {allow}}}}}}}')
+    assert [issue.path for issue in loaded.issues] == (["gateway.network.allow"] if told else [])
+    assert not loaded.degraded
+    assert home.load(f"{{gateway: {{network: {{allow: {allow}}}}}}}").config.network.allow is not None

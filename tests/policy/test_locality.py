@@ -154,6 +154,24 @@ def test_proxy3_the_chain_is_walked_from_the_right_to_the_first_untrusted_hop(ch
     assert not peer.proxied_untrusted
 
 
+@pytest.mark.parametrize(
+    ("chain", "way"),
+    [
+        ("198.51.100.1", ("198.51.100.1",)),
+        ("1.1.1.1, 198.51.100.1, 10.0.0.8", ("10.0.0.8", "198.51.100.1")),
+        ("10.0.0.9, 10.0.0.8", ("10.0.0.8", "10.0.0.9")),
+        ("198.51.100.1, garbage, 10.0.0.8", ("10.0.0.8", "unknown")),
+        ("198.51.100.1, garbage", ("unknown",)),
+        ("", ("unknown",)),
+        (", ".join(["198.51.100.1"] + ["10.0.0.8"] * 32), (*["10.0.0.8"] * 32, "unknown")),
+        (", ".join(["10.0.0.8"] * 32), ("10.0.0.8",) * 32),
+    ],
+)
+def test_proxy3_the_way_says_where_the_walk_ended_before_the_client(chain: str, way: tuple[str, ...]) -> None:
+    assert peer_from("10.0.0.1", trusted=("10.0.0.0/8",), x_forwarded_for=chain).way == way
+    assert peer_from("10.0.0.1", x_forwarded_for=chain).way == (), "of a proxy that nobody trusts"
+
+
 def test_proxy3_several_headers_are_one_chain_and_the_chain_is_capped() -> None:
     rules = PeerRules(trusted_proxies=networks("10.0.0.0/8"))
     headers = [(b"x-forwarded-for", b"198.51.100.1"), (b"X-Forwarded-For", b"10.0.0.8")]

@@ -79,6 +79,25 @@ def test_an_address_is_denied_behind_a_translator_too_and_allowed_as_what_it_is(
     assert rules(deny=("0.0.0.0/8",)).refusal("::1") is None
 
 
+@pytest.mark.parametrize(
+    ("allow", "deny", "way", "admitted"),
+    [
+        ((), ("192.0.2.7",), (), True),
+        ((), ("192.0.2.7",), ("192.0.2.7",), False),
+        ((), ("192.0.2.7",), ("64:ff9b::c000:207",), False),
+        ((), ("10.0.0.8",), ("10.0.0.8", "192.0.2.7"), False),
+        ((), ("192.0.2.7",), ("unknown",), True),
+        (("192.0.2.7",), (), ("10.0.0.8", "192.0.2.7"), True),
+        (("10.0.0.8",), (), ("10.0.0.8", "192.0.2.7"), False),
+        (("0.0.0.0/0", "::/0"), (), ("10.0.0.8", "unknown"), False),
+    ],
+)
+def test_v35_the_lists_behind_a_trusted_proxy(
+    allow: tuple[str, ...], deny: tuple[str, ...], way: tuple[str, ...], admitted: bool
+) -> None:
+    assert (rules(allow, deny).refusal_behind(way) is None) is admitted
+
+
 def test_a_ceiling_of_methods_takes_names_families_and_paths() -> None:
     ceiling = Ceiling(methods=("health", "node.*", "/join/*"))
     assert [ceiling.allows(name) for name in ("health", "node.list", "node.pair.list", "/join/abc")] == [True] * 4
