@@ -43,6 +43,12 @@ __all__ = ["ApprovalDesk"]
 _MAX_SUPERSEDED: Final = 8  # how far a request is followed to the one that took its place
 # Ways in that need nothing typed: whoever vouches for a person is heard at every step.
 _UNTYPED: Final = frozenset({"none", "tailscale", "trusted-proxy"})
+_SAID: Final = {
+    "auth-token-missing": "nothing was typed.",
+    "auth-token-mismatch": "that is not the gateway's token.",
+    "auth-password-missing": "nothing was typed.",
+    "auth-password-mismatch": "that is not the gateway's password.",
+}
 _OVERHEARD: Final = "This page came unencrypted: what you type here could be read on its way."
 
 log = get_logger("pairing")
@@ -188,8 +194,11 @@ class ApprovalDesk:
 
     def _turned_away(self, verdict: Rejection, peer: Peer, request_id: str) -> HttpReply:
         error = hinted(verdict.error)
-        fix = str((error.details or {}).get("remediationHint", ""))
-        shown = self._sign_in(peer, request_id, f"You were not let in: {error.message}", fix)
+        details = error.details or {}
+        # In the words of the page where the table's are for a client's log; what helps stands beside the field then.
+        said = _SAID.get(error.key or "")
+        fix = str(details.get("remediationHint", "")) if said is None else ""
+        shown = self._sign_in(peer, request_id, f"You were not let in: {said or error.message}", fix)
         headers: list[tuple[bytes, bytes]] = []
         if verdict.http_status == 401:
             headers.append((b"www-authenticate", b'Bearer realm="openclaw-gateway"'))

@@ -44,7 +44,7 @@ margin-top:1rem}
 .no{background:none;border-color:var(--stop);color:var(--stop)}
 :focus-visible{outline:3px solid var(--go);outline-offset:2px}
 dl{display:grid;grid-template-columns:7.5rem 1fr;gap:.4rem .75rem;margin:0}
-dt,.dim{color:var(--dim)}dd{margin:0}.dim{font-size:.9rem;margin:.25rem 0 0}
+dt,.dim{color:var(--dim)}dd{margin:0}.dim{font-size:.9rem;margin:.25rem 0 0}.cmp{margin-top:.9rem}
 code{font-family:ui-monospace,monospace;font-size:.9em}
 ul{list-style:none;padding:0;margin:.25rem 0 0;display:flex;flex-wrap:wrap;gap:.4rem}
 li{border:1px solid var(--line);border-radius:.4rem;padding:.1rem .45rem}
@@ -98,11 +98,12 @@ def review(shown: Review, tickets: Mapping[str, str], *, who: str | None = None)
     facts = "".join(f"<dt>{label}</dt><dd>{_fact(label, value)}</dd>" for label, value in shown.facts)
     grants = "".join(
         f"<h2>{label}</h2><ul>{''.join(_granted(name, name in shown.far) for name in names)}</ul>"
+        + (_MARKED if label == "Commands" and shown.far.intersection(names) else "")
         for label, names in shown.grants
     )
     note = f"<p>{_text(shown.note)}</p>" if shown.note else ""
     compare = (
-        '<p class="dim">Approve only what you expect: the device id must be the one that the device itself shows '
+        '<p class="dim cmp">Approve only what you expect: the device id must be the one that the device itself shows '
         "(<code>openclaw node status</code>).</p>"
     )
     buttons = (
@@ -148,6 +149,7 @@ def trouble(title: str, text: str, fix: str = "") -> bytes:
     return _page(title, _alert(text, fix))
 
 
+_MARKED: Final = '<p class="dim">Those marked can run programs there or reach its files.</p>'
 _KEY: Final = "openclaw tokens create approvals --scope admin --expires 30d"
 
 
@@ -160,7 +162,9 @@ def _fact(label: str, value: str | Moment) -> str:
         when = time.gmtime(value.at_ms / 1000)
         utc = time.strftime("%Y-%m-%d %H:%M:%S UTC", when)
         return f'<time datetime="{time.strftime("%Y-%m-%dT%H:%M:%SZ", when)}" title="{utc}">{value.words}</time>'
-    if label in {"Fingerprint", "Device id", "Address", "End-to-end key"}:
+    if label in {"Fingerprint", "End-to-end key"}:
+        return f"<code>{_text(value).replace(':', ':<wbr>')}</code>"
+    if label in {"Device id", "Address"}:
         return f"<code>{_text(value)}</code>"
     return f"<bdi>{_text(value)}</bdi>"
 

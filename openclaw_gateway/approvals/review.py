@@ -91,8 +91,6 @@ def review_of_surface(row: Mapping[str, Any], now_ms: int) -> Review:
     commands = _commands(row)
     far = frozenset(name for name in commands if exec_capable(name))
     warning = "Operators of this gateway and its agents will be able to use these on the device."
-    if far:
-        warning += " Those marked can run programs there or reach its files."
     return Review(
         kind="surface",
         request_id=str(row["requestId"]),

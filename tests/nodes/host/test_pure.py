@@ -212,6 +212,29 @@ def test_c23_the_link_leads_to_the_gateway_itself() -> None:
     assert approval_link("wss://g.example:443/ctx", "r1") == "https://g.example:443/ctx/nodes/approve?request=r1"
 
 
+@pytest.mark.parametrize(
+    ("url", "link"),
+    [
+        ("wss://shed.tail1234.ts.net", "https://shed.tail1234.ts.net/nodes/approve?request=r1"),
+        ("ws://[::1]:18789/", "http://[::1]:18789/nodes/approve?request=r1"),
+        ("wss://[fd7a:115c:a1e0::1]/claw/?token=secret", "https://[fd7a:115c:a1e0::1]/claw/nodes/approve?request=r1"),
+        ("https://g.example/a/b", "https://g.example/a/b/nodes/approve?request=r1"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1/nodes/approve?request=r1"),
+        ("wss://user:pass@g.example", "https://g.example/nodes/approve?request=r1"),
+        ("ws://[fe80::1%eth0]:18789", None),
+        ("unix:/run/claw", None),
+        ("ws://[::1", None),
+    ],
+)
+def test_s091_the_link_fits_every_kind_of_address(url: str, link: str | None) -> None:
+    assert approval_link(url, "r1") == link
+
+
+def test_s091_a_request_id_of_a_hostile_gateway_stays_one_parameter() -> None:
+    link = approval_link("wss://g.example", "r 1&x=#/../\u202e\"")
+    assert link == "https://g.example/nodes/approve?request=r%201%26x%3D%23%2F..%2F%E2%80%AE%22"
+
+
 def test_stats_are_what_a_gateway_accepts() -> None:
     sample = sample_stats()
     assert host_stats(sample) == sample
