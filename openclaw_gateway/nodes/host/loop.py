@@ -38,7 +38,7 @@ from openclaw_gateway.policy.addresses import is_loopback
 from openclaw_gateway.policy.secrets import compare
 from openclaw_gateway.protocol.keystatement import KeyStatement, decode_key, fingerprint
 
-__all__ = ["HEALTHY_SECONDS", "NodeSetup", "approval_link", "run_node"]
+__all__ = ["HEALTHY_SECONDS", "NodeSetup", "approval_link", "beyond_this_host", "run_node"]
 
 HEALTHY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 2.0
@@ -86,6 +86,13 @@ def approval_link(url: str, request_id: str) -> str | None:
         return None
     where = f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
     return f"{where}/nodes/approve?request={quote(request_id, safe='')}"
+
+
+def beyond_this_host(url: str) -> str | None:
+    """The address that a route led to, where others reach it too; None for the near end of a tunnel, to which no link
+    leads from anywhere else."""
+    host = urlsplit(url).hostname or ""
+    return None if host == "localhost" or is_loopback(host) else url
 
 
 class _Proofs:
@@ -247,9 +254,7 @@ class _Life:
             yield client
 
     def _routed(self, url: str) -> str:
-        """The address that a route led to. The near end of a tunnel is nobody's but this host's: no link leads there."""
-        host = urlsplit(url).hostname or ""
-        self._page_at = None if host == "localhost" or is_loopback(host) else url
+        self._page_at = beyond_this_host(url)
         return url
 
     def _dial(self, url: str, tls_fingerprint: str | None) -> AbstractAsyncContextManager[GatewayClient]:

@@ -16,7 +16,7 @@ from openclaw_gateway.client.errors import Stage
 from openclaw_gateway.nodes.host.destination import Asked, choose_destination
 from openclaw_gateway.nodes.host.errors import NodeError
 from openclaw_gateway.nodes.host.keeping import MAX_GATEWAYS, Keeping
-from openclaw_gateway.nodes.host.loop import approval_link
+from openclaw_gateway.nodes.host.loop import approval_link, beyond_this_host
 from openclaw_gateway.nodes.host.pace import CONNECTING, WAITING, Pace
 from openclaw_gateway.nodes.host.setupcode import MAX_CHARS, SetupCode, read_setup_code
 from openclaw_gateway.nodes.host.stats import sample_stats
@@ -228,6 +228,21 @@ def test_c23_the_link_leads_to_the_gateway_itself() -> None:
 )
 def test_s091_the_link_fits_every_kind_of_address(url: str, link: str | None) -> None:
     assert approval_link(url, "r1") == link
+
+
+@pytest.mark.parametrize(
+    ("url", "shared"),
+    [
+        ("wss://shed.tail1234.ts.net", True),
+        ("ws://192.168.1.10:18789", True),
+        ("ws://[fd7a:115c:a1e0::1]:18789", True),
+        ("ws://127.0.0.1:40123", False),
+        ("ws://[::1]:40123", False),
+        ("ws://localhost:40123", False),
+    ],
+)
+def test_s091_no_link_leads_to_the_near_end_of_a_tunnel(url: str, shared: bool) -> None:
+    assert beyond_this_host(url) == (url if shared else None)
 
 
 def test_s091_a_request_id_of_a_hostile_gateway_stays_one_parameter() -> None:
