@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from openclaw_gateway._version import __version__
+from openclaw_gateway.approvals.door import ApprovalDoor
 from openclaw_gateway.config.issues import ConfigError, ConfigIssue
 from openclaw_gateway.config.lastgood import remember_good
 from openclaw_gateway.config.load import LoadedConfig
@@ -265,6 +266,8 @@ class Gateway:
         )
         self._dashboard: ControlUi | None = None
         self._configure_dashboard(config)
+        self._approvals = ApprovalDoor(self._http, self.gatekeeper, resolution=book.resolution)
+        self._approvals.configure(enabled=config.control_ui.enabled)
         self._hooks: InboundHooks | None = None
         self._configure_hooks(config, auth)
         self._login: OidcLogin | None = None
@@ -361,6 +364,7 @@ class Gateway:
         self.nodes.configure(config.nodes)
         self.messaging.configure(config)
         self._configure_dashboard(config)
+        self._approvals.configure(enabled=config.control_ui.enabled)
         self._configure_hooks(config, auth)
         self._configure_login(config)
         self._watch_channels()

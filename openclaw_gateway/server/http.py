@@ -44,6 +44,7 @@ __all__ = [
     "HttpRequest",
     "HttpRules",
     "Route",
+    "bearer_of",
     "json_reply",
     "refuse",
     "text_reply",
@@ -99,6 +100,9 @@ class Route(Value):
     max_body: int = MAX_BODY_BYTES
     leaving_cancels: bool = False
     every_method: bool = False  # the handler answers every method itself, and nothing but GET does anything
+    # For a page that people read: how what is refused before its handler looks, from status, reason and fix. No other
+    # origin may read such a page (CORS).
+    refusal_page: Callable[[int, str, str | None], HttpReply] | None = None
 
 
 class BodyTooBig(Exception):
@@ -235,7 +239,8 @@ class HttpApp:
         for name, value in scope["headers"]:
             headers[name] = headers[name] + b", " + value if name in headers else value
         method = scope["method"]
-        if method == "OPTIONS" and self._is_preflight(headers) and not (route.probe or route.every_method):
+        shared = not (route.probe or route.every_method or route.refusal_page is not None)
+        if method == "OPTIONS" and self._is_preflight(headers) and shared:
             return HttpReply(status=204, headers=_preflight_headers(route))
         if method not in route.methods and not route.every_method:
             return text_reply(405, "Method Not Allowed", (b"allow", ", ".join(route.methods).encode()))
@@ -244,7 +249,7 @@ class HttpApp:
         if not (route.probe or path == "/rpc" or wire.arrival.ceiling.allows(path)):
             return text_reply(404, "Not Found")
         peer = self._gatekeeper.describe(wire.peer[0], tuple(scope["headers"]), wire.arrival)
-        refusal = None if route.probe or route.every_method else self._cross_site(method, headers, peer)
+        refusal = None if route.probe or route.every_method else self._cross_site(route, method, headers, peer)
         if refusal is not None:
             return refusal
         request = HttpRequest(
@@ -261,7 +266,7 @@ class HttpApp:
 
     async def _admit(self, route: Route, request: HttpRequest, receive: Any, admitted: ExitStack) -> HttpReply:
         """Let the caller in by its headers, read the body, ask again where the rules changed meanwhile (V16)."""
-        bearer = _bearer(request.headers)
+        bearer = bearer_of(request.headers)
         counted = False
         while True:
             rules = self._gatekeeper.rules
@@ -301,7 +306,7 @@ class HttpApp:
             route = next((below for prefix, below in self.prefixes.items() if path.startswith(prefix)), None)
         return route
 
-    def _cross_site(self, method: str, headers: Mapping[bytes, bytes], peer: Peer) -> HttpReply | None:
+    def _cross_site(self, route: Route, method: str, headers: Mapping[bytes, bytes], peer: Peer) -> HttpReply | None:
         verdict = check_http_request(
             method,
             peer,
@@ -309,11 +314,13 @@ class HttpApp:
             sec_fetch_site=_text(headers.get(b"sec-fetch-site")),
             content_type=_text(headers.get(b"content-type")),
             # Where it is not what lets the caller in, an Authorization header that a page may add proves nothing.
-            bearer=_bearer(headers) is not None and not self._open_to(peer),
-            cors_allowed=self._cors_allowed(headers.get(b"origin")),
+            bearer=bearer_of(headers) is not None and not self._open_to(peer),
+            cors_allowed=route.refusal_page is None and self._cors_allowed(headers.get(b"origin")),
         )
         if verdict.status == 200:
             return None
+        if route.refusal_page is not None:
+            return route.refusal_page(verdict.status, verdict.reason, verdict.fix)
         kind = "misdirected_request" if verdict.status == 421 else "cross_site_refused"
         return json_reply(verdict.status, {"error": {"message": verdict.reason, "type": kind, "fix": verdict.fix}})
 
@@ -332,7 +339,7 @@ class HttpApp:
 
     def _cors_headers(self, scope: Any) -> list[tuple[bytes, bytes]]:
         route = self.routes.get(scope["path"])
-        if route is None or route.probe or not self.rules.cors_origins:
+        if route is None or route.probe or route.refusal_page is not None or not self.rules.cors_origins:
             return []
         if "*" in self.rules.cors_origins:
             return [(b"access-control-allow-origin", b"*")]
@@ -370,18 +377,22 @@ class HttpApp:
                 replies.append(reply)
         return HttpReply(status=200, body=jsonrpc.encode_batch(replies)) if replies else HttpReply(status=204)
 
+    async def call(self, caller: HttpCaller, method: str, params: msgspec.Raw) -> Any:
+        """What ``method`` answers this caller: the one way to a method that HTTP has. Raises `CallError`."""
+        table = self._dispatcher.table
+        arrival = caller.peer.arrival
+        spec = table.view(caller.role, caller.scopes).get(method)
+        if not arrival.ceiling.allows(method):
+            raise CallError(beyond_ceiling(method, arrival))
+        if spec is None:
+            raise CallError(table.refusal(method, caller.role, caller.scopes))
+        return await self._dispatcher.run(spec, caller, params)
+
     async def _call(self, caller: HttpCaller, call: jsonrpc.Call | jsonrpc.Invalid) -> bytes | None:
         if isinstance(call, jsonrpc.Invalid):
             return jsonrpc.encode_invalid(call)
-        table = self._dispatcher.table
-        arrival = caller.peer.arrival
-        spec = table.view(caller.role, caller.scopes).get(call.method)
         try:
-            if not arrival.ceiling.allows(call.method):
-                raise CallError(beyond_ceiling(call.method, arrival))
-            if spec is None:
-                raise CallError(table.refusal(call.method, caller.role, caller.scopes))
-            reply = jsonrpc.encode_result(call.id, await self._dispatcher.run(spec, caller, call.params))
+            reply = jsonrpc.encode_result(call.id, await self.call(caller, call.method, call.params))
         except CallError as exc:
             reply = jsonrpc.encode_error(call.id, exc.error)
         except (TypeError, ValueError, OverflowError) as exc:
@@ -396,7 +407,8 @@ def _canonical(path: bytes) -> bool:
     return not {b".", b".."}.intersection(path.split(b"/"))
 
 
-def _bearer(headers: Mapping[bytes, bytes]) -> str | None:
+def bearer_of(headers: Mapping[bytes, bytes]) -> str | None:
+    """What ``Authorization: Bearer`` presents."""
     scheme, _, value = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     return value.strip() or None if scheme.lower() == "bearer" else None
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Literal
+from urllib.parse import quote, urlsplit
 
 import attrs
 import trio
@@ -33,15 +34,17 @@ from openclaw_gateway.nodes.host.session import Surface, serve_connection
 from openclaw_gateway.nodes.host.status import Report
 from openclaw_gateway.nodes.host.verdicts import judge_refusal
 from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.policy.addresses import is_loopback
 from openclaw_gateway.policy.secrets import compare
 from openclaw_gateway.protocol.keystatement import KeyStatement, decode_key, fingerprint
 
-__all__ = ["HEALTHY_SECONDS", "NodeSetup", "approval_link", "run_node"]
+__all__ = ["HEALTHY_SECONDS", "NodeSetup", "approval_link", "beyond_this_host", "run_node"]
 
 HEALTHY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 2.0
 _REMOVED: Final = 4001
 _IDENTITY_SECONDS: Final = 15.0
+_PAGE_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 _DEVICE_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 log = get_logger("node")
@@ -69,10 +72,27 @@ class NodeSetup:
     route: Target | None = None  # where the way is chosen anew for each connection; ``url`` then only names it
 
 
-def approval_link(url: str, request_id: str) -> str:
-    """Where an operator decides about a request: on the gateway itself, over HTTP."""
-    base = url.split("?")[0].rstrip("/")
-    return f"http{base.removeprefix('ws')}/nodes/approve?request={request_id}"
+def approval_link(url: str, request_id: str) -> str | None:
+    """Where an operator decides about a request: on the gateway itself, over HTTP, behind the same path prefix.
+
+    None where no browser could open it: an address with a zone (RFC 6874, which browsers leave out), or no URL at all.
+    """
+    try:
+        parts = urlsplit(url)
+        host, scheme = parts.hostname, _PAGE_SCHEMES.get(parts.scheme)
+    except ValueError:
+        return None
+    if not host or scheme is None or "%" in host:
+        return None
+    where = f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+    return f"{where}/nodes/approve?request={quote(request_id, safe='')}"
+
+
+def beyond_this_host(url: str) -> str | None:
+    """The address that a route led to, where others reach it too; None for the near end of a tunnel, to which no link
+    leads from anywhere else."""
+    host = urlsplit(url).hostname or ""
+    return None if host == "localhost" or is_loopback(host) else url
 
 
 class _Proofs:
@@ -118,6 +138,7 @@ class _Life:
         known = setup.keeping.gateway(setup.url)
         self._pin: SecurePin | None = known.secure if known is not None else None
         self._kept_pin = self._pin
+        self._page_at: str | None = setup.url if setup.route is None else None  # what an approval link is made of
         self._key = setup.keeping.static_key() if setup.secure_channel != "off" else None
         self.dialing = False
 
@@ -228,9 +249,13 @@ class _Life:
 
         async with (
             open_route(setup.route, pulse=True) as reached,
-            self._dial(reached.url, reached.tls_fingerprint) as client,
+            self._dial(self._routed(reached.url), reached.tls_fingerprint) as client,
         ):
             yield client
+
+    def _routed(self, url: str) -> str:
+        self._page_at = beyond_this_host(url)
+        return url
 
     def _dial(self, url: str, tls_fingerprint: str | None) -> AbstractAsyncContextManager[GatewayClient]:
         setup = self._setup
@@ -278,7 +303,7 @@ class _Life:
             reason=error.message,
             fix=f"openclaw devices approve {request_id}" if request_id else "openclaw devices list",
             request_id=request_id,
-            link=approval_link(self._setup.url, request_id) if request_id and self._setup.route is None else None,
+            link=approval_link(self._page_at, request_id) if request_id and self._page_at else None,
             retry_in=delay,
             failures=self._failures,
         )

@@ -16,7 +16,7 @@ from openclaw_gateway.client.errors import Stage
 from openclaw_gateway.nodes.host.destination import Asked, choose_destination
 from openclaw_gateway.nodes.host.errors import NodeError
 from openclaw_gateway.nodes.host.keeping import MAX_GATEWAYS, Keeping
-from openclaw_gateway.nodes.host.loop import approval_link
+from openclaw_gateway.nodes.host.loop import approval_link, beyond_this_host
 from openclaw_gateway.nodes.host.pace import CONNECTING, WAITING, Pace
 from openclaw_gateway.nodes.host.setupcode import MAX_CHARS, SetupCode, read_setup_code
 from openclaw_gateway.nodes.host.stats import sample_stats
@@ -210,6 +210,44 @@ def test_v56_the_secret_of_this_hosts_gateway_stays_here(tmp_path: Path) -> None
 def test_c23_the_link_leads_to_the_gateway_itself() -> None:
     assert approval_link("ws://127.0.0.1:1", "r1") == "http://127.0.0.1:1/nodes/approve?request=r1"
     assert approval_link("wss://g.example:443/ctx", "r1") == "https://g.example:443/ctx/nodes/approve?request=r1"
+
+
+@pytest.mark.parametrize(
+    ("url", "link"),
+    [
+        ("wss://shed.tail1234.ts.net", "https://shed.tail1234.ts.net/nodes/approve?request=r1"),
+        ("ws://[::1]:18789/", "http://[::1]:18789/nodes/approve?request=r1"),
+        ("wss://[fd7a:115c:a1e0::1]/claw/?token=secret", "https://[fd7a:115c:a1e0::1]/claw/nodes/approve?request=r1"),
+        ("https://g.example/a/b", "https://g.example/a/b/nodes/approve?request=r1"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1/nodes/approve?request=r1"),
+        ("wss://user:pass@g.example", "https://g.example/nodes/approve?request=r1"),
+        ("ws://[fe80::1%eth0]:18789", None),
+        ("unix:/run/claw", None),
+        ("ws://[::1", None),
+    ],
+)
+def test_s091_the_link_fits_every_kind_of_address(url: str, link: str | None) -> None:
+    assert approval_link(url, "r1") == link
+
+
+@pytest.mark.parametrize(
+    ("url", "shared"),
+    [
+        ("wss://shed.tail1234.ts.net", True),
+        ("ws://192.168.1.10:18789", True),
+        ("ws://[fd7a:115c:a1e0::1]:18789", True),
+        ("ws://127.0.0.1:40123", False),
+        ("ws://[::1]:40123", False),
+        ("ws://localhost:40123", False),
+    ],
+)
+def test_s091_no_link_leads_to_the_near_end_of_a_tunnel(url: str, shared: bool) -> None:
+    assert beyond_this_host(url) == (url if shared else None)
+
+
+def test_s091_a_request_id_of_a_hostile_gateway_stays_one_parameter() -> None:
+    link = approval_link("wss://g.example", "r 1&x=#/../\u202e\"")
+    assert link == "https://g.example/nodes/approve?request=r%201%26x%3D%23%2F..%2F%E2%80%AE%22"
 
 
 def test_stats_are_what_a_gateway_accepts() -> None:
