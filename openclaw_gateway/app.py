@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from openclaw_gateway._version import __version__
+from openclaw_gateway.agents.overview import health_members, status_sessions
 from openclaw_gateway.approvals.door import ApprovalDoor
 from openclaw_gateway.config.issues import ConfigError, ConfigIssue
 from openclaw_gateway.config.lastgood import remember_good
@@ -224,6 +225,8 @@ class Gateway:
         people.publish = self._book_event
         self.senders = SenderGate(people, config.channels, clock=now_ms)
         messaging.attach(config, self.events, self.senders, env)
+        self.health.watches_config = loaded is not None
+        self.health.conversations = lambda: health_members(messaging.router, messaging.sessions, now_ms())
         self.agents = messaging.agents
         self._dispatcher = dispatcher
         self.discovery = DiscoveryService(self._discovery_facts, config.state_dir)
@@ -533,6 +536,7 @@ class Gateway:
             on_health=self._health_changed,
             discovery=lambda: {**self.discovery.view(), "wideArea": self.wide_area.view()},
             channel_summary=self._channel_summary,
+            sessions=lambda: status_sessions(self.messaging.router, self.messaging.sessions, now_ms()),
         )
         logs.register(self.rpc, path=log_path(config.logging, config.state_dir))
         nodes.register(self.rpc, self.nodes, audit=self.audit)

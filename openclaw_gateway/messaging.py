@@ -90,6 +90,7 @@ class Messaging:
         self.router = AgentRouter(config, self.agents, {"model": self._model_agent, "subprocess": _subprocess_agent})
         self.sessions.rule = self.router.reset_rule
         self.sessions.on_change = self.broadcast.session_changed
+        self.sessions.on_message = self.broadcast.message_written
         self.runs = AgentRuns(
             self.inbound,
             self.sessions,

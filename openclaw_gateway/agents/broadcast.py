@@ -132,6 +132,25 @@ class Broadcast(RunEvents):
             hears=lambda listener: getattr(listener, "conn_id", None) in self._lists,
         )
 
+    def message_written(self, session: Session, message: Message) -> None:
+        """A transcript grew: whoever follows the session, or the list of sessions, sees the new entry."""
+        body: dict[str, Any] = {
+            "sessionKey": session.key,
+            "agentId": session.agent_id,
+            "messageId": message.id,
+            "messageSeq": message.seq,
+            "message": message.to_wire(),
+            "session": self._session_view(session),
+        }
+        if message.run_id is not None:
+            body["runId"] = message.run_id
+
+        def hears(listener: Listener) -> bool:
+            conn_id = getattr(listener, "conn_id", None)
+            return conn_id in self._lists or session.key in self._keys.get(conn_id or "", ())
+
+        self._bus.publish_nowait("session.message", body, scope=_READ, hears=hears)
+
 
 def _head(run: Run) -> dict[str, Any]:
     request = run.request

@@ -9,8 +9,10 @@ the other way round; at most `rows.MAX_SESSIONS` sessions: over it a new one is 
 
 from __future__ import annotations
 
+import heapq
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -29,6 +31,7 @@ from openclaw_gateway.value import Value
 __all__ = ["ResetRule", "Sessions", "TooManySessions", "open_sessions", "reset_due"]
 
 DAY_MS: Final = 86_400_000
+RECENT_KEPT: Final = 10
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -67,11 +70,23 @@ class Sessions:
         self._clock = clock
         self._sessions: dict[str, Session] = {}
         self.limits = TranscriptLimits()
+        self._recent: list[Session] | None = None  # looked up once between changes: every hello shows it
         self.rule: Callable[[Session], ResetRule] = lambda session: ResetRule()
         self.on_change: Callable[[Session | None, str, str], None] = lambda session, key, reason: None
+        self.on_message: Callable[[Session, Message], None] = lambda session, message: None
 
     def restore(self, found: list[Session]) -> None:
         self._sessions = {session.key: session for session in found}
+        self._recent = None
+
+    def _changed(self, session: Session | None, key: str, reason: str) -> None:
+        """Memory follows the database; then whoever listens is told."""
+        if session is None:
+            self._sessions.pop(key, None)
+        else:
+            self._sessions[key] = session
+        self._recent = None
+        self.on_change(session, key, reason)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -82,6 +97,16 @@ class Sessions:
     def all(self) -> list[Session]:
         """Every session, the last used first."""
         return sorted(self._sessions.values(), key=lambda session: -session.updated_at_ms)
+
+    def recent(self, count: int) -> list[Session]:
+        """The ``count`` sessions that were used last (at most `RECENT_KEPT`), the newest first."""
+        if self._recent is None:
+            self._recent = heapq.nlargest(RECENT_KEPT, self._sessions.values(), key=lambda one: one.updated_at_ms)
+        return self._recent[:count]
+
+    def counts(self) -> Counter[str]:
+        """How many sessions each agent has."""
+        return Counter(session.agent_id for session in self._sessions.values())
 
     def current(self, key: str, *, agent_id: str, channel: str | None = None, chat_type: str = "direct") -> Session:
         """The session that the next message of this key belongs to: the one there is, or a new one (not written yet).
@@ -121,8 +146,9 @@ class Sessions:
         def then(written: tuple[Session | None, Message]) -> None:
             if written[0] is None:
                 return
-            self._sessions[session.key] = written[0]
-            self.on_change(written[0], session.key, "message")
+            self._changed(written[0], session.key, "message")
+            if written[1].seq:  # else it went into a transcript that nobody sees any more
+                self.on_message(written[0], written[1])
 
         work = partial(
             rows.append, fresh=session, message=message, interaction=interaction, only=only, limits=self.limits
@@ -157,8 +183,7 @@ class Sessions:
 
         def then(changed: Session | None) -> None:
             if changed is not None:
-                self._sessions[key] = changed
-                self.on_change(changed, key, "patch")
+                self._changed(changed, key, "patch")
 
         return await self._store.run(work, then=then)
 
@@ -176,8 +201,7 @@ class Sessions:
         )
 
         def then(written: Session) -> None:
-            self._sessions[key] = written
-            self.on_change(written, key, "reset")
+            self._changed(written, key, "reset")
 
         return await self._store.run(partial(rows.reset, fresh=fresh), then=then)
 
@@ -185,8 +209,8 @@ class Sessions:
         """Forget a session and all its transcripts. Raises `StoreError`."""
 
         def then(gone: bool) -> None:
-            if self._sessions.pop(key, None) is not None or gone:
-                self.on_change(None, key, "delete")
+            if key in self._sessions or gone:
+                self._changed(None, key, "delete")
 
         return await self._store.run(partial(rows.delete, key=key), then=then)
 

@@ -9,7 +9,6 @@ Invariants: a part's trouble never makes the gateway not alive; no path or secre
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,10 +29,33 @@ def now_ms() -> int:
 
 def rss_bytes() -> int:
     """Resident set size; 0 where /proc is not there."""
+    return process_memory()["rssBytes"]
+
+
+def process_memory() -> dict[str, int]:
+    """What this process holds, in bytes, under the names that clients of OpenClaw read: ``rssBytes`` is resident,
+    ``heapUsedBytes`` the private part of it (no file stands behind it), ``heapTotalBytes`` the data that is mapped.
+    0 where /proc does not say.
+    """
+    found = _kibibytes("/proc/self/status", {"VmRSS", "RssAnon", "VmData"})
+    names = {"rssBytes": "VmRSS", "heapUsedBytes": "RssAnon", "heapTotalBytes": "VmData"}
+    return {name: found.get(row, 0) for name, row in names.items()}
+
+
+def machine_memory() -> dict[str, int]:
+    """Main memory of the machine in bytes: ``memoryTotalBytes``, and ``memoryFreeBytes`` that a program could have."""
+    found = _kibibytes("/proc/meminfo", {"MemTotal", "MemAvailable"})
+    return {"memoryTotalBytes": found.get("MemTotal", 0), "memoryFreeBytes": found.get("MemAvailable", 0)}
+
+
+def _kibibytes(path: str, rows: set[str]) -> dict[str, int]:
+    """Rows such as ``VmRSS:  4711 kB``, in bytes. Rows that are not there are left out."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return 0
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return {}
+    parts = (line.replace(":", " ").split() for line in lines)
+    return {part[0]: int(part[1]) * 1024 for part in parts if len(part) == 3 and part[0] in rows and part[2] == "kB"}
 
 
 @attrs.define(eq=False, repr=False)
@@ -49,7 +71,9 @@ class Health:
     heartbeats_enabled: bool = True
     last_heartbeat: dict[str, Any] | None = None
     version: int = 1
+    watches_config: bool = False  # a changed configuration file comes into use by itself
     channels: Callable[[], dict[str, Any]] = dict  # the members that tell of message channels
+    conversations: Callable[[], dict[str, Any]] = dict  # the members that tell of agents and sessions
 
     def set(self, part: str, trouble: str | None) -> None:
         if self.parts.get(part, "") != trouble:
@@ -78,26 +102,24 @@ class Health:
         return self.loop.stalled_for <= STALL_LIMIT_SECONDS
 
     def view(self) -> dict[str, Any]:
-        """The result of `health`, in the shape of OpenClaw's (method-shapes.md).
-        """
+        """How the gateway is, in the shape of OpenClaw's health snapshot; ``durationMs`` in whole milliseconds."""
         began = time.perf_counter()
         out: dict[str, Any] = {
             "ok": True,
             "ts": now_ms(),
             "durationMs": 0,
             "plugins": {"loaded": [], "errors": [], "unavailable": []},
-            "configReload": {"hotReloadStatus": "degraded" if self.config_issues else "ok"},
+            "configReload": {"hotReloadStatus": "active" if self.watches_config else "disabled"},
             "channels": {},
             "channelOrder": [],
             "channelLabels": {},
             "heartbeatSeconds": 0,
             "defaultAgentId": "main",
             "agents": [],
-            "sessions": {"count": 0, "recent": []},
-            "modelRuntime": {"degraded": False, "pendingAgents": []},
+            "sessions": {"path": "", "count": 0, "recent": []},
             "eventLoop": self.loop.view(),
         }
-        # To the microsecond: nothing is asked of others here, so whole milliseconds would read 0 for ever.
         out.update(self.channels())
-        out["durationMs"] = round((time.perf_counter() - began) * 1000, 3)
+        out.update(self.conversations())
+        out["durationMs"] = round((time.perf_counter() - began) * 1000)
         return out

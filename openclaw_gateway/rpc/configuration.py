@@ -9,6 +9,7 @@ hash it was made from, or means what is there now; an embedded gateway without a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,9 @@ def register(
     def encoded_schema() -> msgspec.Raw:
         from openclaw_gateway.config.jsonschema import json_schema
 
-        return msgspec.Raw(msgspec.json.encode({"schema": json_schema(), "uiHints": {}, "version": "1"}))
+        made = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        told = {"schema": json_schema(), "uiHints": {}, "version": "1", "generatedAt": made}
+        return msgspec.Raw(msgspec.json.encode(told))
 
     def get_schema(context: CallContext, params: NoParams) -> msgspec.Raw:
         return encoded_schema()

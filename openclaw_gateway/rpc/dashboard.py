@@ -19,16 +19,16 @@ EMPTY: Final[dict[str, Any]] = {
     "plugin.approval.list": [],
     "openclaw.approval.list": [],
     "exec.approvals.get": {
-        "path": "",
+        "path": "exec-approvals.json",
         "exists": False,
         "file": {"version": 1, "defaults": {}, "agents": {}},
-        "hash": "",
+        "hash": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",  # SHA-256 of nothing
         # The gateway itself runs no commands; nodes decide by their own files (openclaw node allow).
         "resolvedDefaults": {"security": "deny", "ask": "always", "askFallback": "deny", "autoAllowSkills": False},
     },
     "question.list": {"questions": []},
     "sessions.observer.visibility": {"ok": True},
-    "update.status": {"sentinel": None, "updateAvailable": None, "effectiveChannel": "none"},
+    "update.status": {"sentinel": None, "updateAvailable": None},
     "talk.catalog": {
         "modes": [],
         "transports": [],

@@ -84,12 +84,10 @@ def session_view(session: Session) -> dict[str, Any]:
         "kind": kind,
         "chatType": session.chat_type,
         "classification": "main" if parts[-1] == "main" else kind,
-        "channel": session.channel,
-        "label": session.label,
         "displayName": session.label or session.key.split(":", 2)[-1],
         "isMain": parts[-1] == "main",
         "isBackground": False,
-        "visibility": "private",
+        "visibility": "shared",  # every operator who may read sees it
         "createdAt": session.created_at_ms,
         "sessionStartedAt": session.started_at_ms,
         "updatedAt": session.updated_at_ms,
@@ -108,6 +106,8 @@ def session_view(session: Session) -> dict[str, Any]:
         "permissionModePending": False,
         "participants": [],
         "participantCount": 0,
+        **({"channel": session.channel} if session.channel is not None else {}),
+        **({"label": session.label} if session.label is not None else {}),
         **({"modelOverride": session.model} if session.model is not None else {}),
     }
 
@@ -123,7 +123,8 @@ class SessionMethods:
     def _shown(self, session: Session, running: Mapping[str, list[str]] | None = None) -> dict[str, Any]:
         view = session_view(session)
         active = (_running(self._runs.active(session.key)) if running is None else running).get(session.key, [])
-        return {**view, "status": "running" if active else "idle", "activeRunIds": active}
+        told = {**view, "hasActiveRun": bool(active), "activeRunIds": active}
+        return {**told, "status": "running"} if active else told
 
     def _unwritten(self, active: Sequence[Run]) -> list[Session]:
         """Sessions that are only in questions which wait: nothing of them is in a transcript yet."""

@@ -15,9 +15,11 @@ from typing import Any
 import attrs
 import msgspec
 
+from openclaw_gateway.agents.overview import without_names
 from openclaw_gateway.events.presence import Presence
-from openclaw_gateway.ops.health import Health, rss_bytes
+from openclaw_gateway.ops.health import Health, machine_memory, process_memory
 from openclaw_gateway.ops.stability import StabilityLog
+from openclaw_gateway.protocol.scopes import satisfies
 from openclaw_gateway.rpc.table import ANY_OPERATOR, CallContext, MethodTable, NoParams
 from openclaw_gateway.value import Value
 
@@ -85,24 +87,27 @@ def register(
     on_health: Callable[[], None],
     discovery: Callable[[], dict[str, Any]],
     channel_summary: Callable[[], list[str]],
+    sessions: Callable[[], dict[str, Any]],
 ) -> None:
     """Add this family. ``connections`` tells counts by role, ``applied_hash`` the SHA-256 of
     the configuration text in use (None without a file), ``identity`` the gateway's device id and key,
     ``listeners`` where it listens and for whom, ``tls`` how its certificate is doing (None: no TLS), ``on_health``
     is called after a health call that asked for a probe (the ``health`` event follows it), ``discovery`` tells how
-    this gateway is announced on the LAN, ``channel_summary`` gives a line for each account of a message channel.
+    this gateway is announced on the LAN, ``channel_summary`` gives a line for each account of a message channel,
+    ``sessions`` what `status` tells of conversations.
     """
 
     def get_health(context: CallContext, params: HealthParams) -> dict[str, Any]:
         if params.probe:
             on_health()
-        return health.view()
+        view = {**health.view(), "modelRuntime": {"degraded": False, "pendingAgents": []}}
+        return view if satisfies(context.scopes, "operator.read") else without_names(view)
 
     def get_status(context: CallContext, params: StatusParams) -> dict[str, Any]:
         out: dict[str, Any] = {
             "runtimeVersion": health.server_version,
             "uptimeMs": health.uptime_ms,
-            "heartbeat": {"defaultAgentId": "main", "agents": []},
+            "heartbeat": {"defaultAgentId": health.view()["defaultAgentId"], "agents": []},
             "channelSummary": channel_summary() if params.include_channel_summary else [],
             "queuedSystemEvents": [],
             "degradedSecretOwners": [],
@@ -116,7 +121,7 @@ def register(
                 "byRuntime": {},
             },
             "taskAudit": {"total": 0, "warnings": 0, "errors": 0, "byCode": {}},
-            "sessions": {"paths": [], "count": 0, "defaults": {}, "recent": [], "byAgent": []},
+            "sessions": sessions(),
             "modelRuntime": {"degraded": False, "pendingAgents": []},
             "tailscale": tailscale(),
             "tunnels": tunnels(),
@@ -127,7 +132,7 @@ def register(
             "discovery": discovery(),
             "tls": tls(),
             "eventLoop": health.loop.view(),
-            "processMemory": {"rssBytes": rss_bytes()},
+            "processMemory": process_memory(),
         }
         if "operator.admin" in context.scopes:
             out["pid"] = os.getpid()
@@ -186,7 +191,10 @@ def register(
             "cpuCount": os.cpu_count() or 1,
             "loadAverage": [round(load, 2) for load in os.getloadavg()],
             "eventLoop": health.loop.view(),
-            "processMemory": {"rssBytes": rss_bytes()},
+            "processMemory": process_memory(),
+            # What OpenClaw's own gateway runs on; here it is this.
+            "nodeVersion": f"Python {platform.python_version()}",
+            **machine_memory(),
         }
 
     read = "operator.read"
