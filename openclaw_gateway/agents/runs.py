@@ -43,6 +43,7 @@ from openclaw_gateway.agents.records import (
     encode_request,
 )
 from openclaw_gateway.agents.sessions import Sessions, TooManySessions
+from openclaw_gateway.errors import flat_errors
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.queues import (
     Effect,
@@ -350,7 +351,7 @@ class AgentRuns:
         turn = Turn(request, session, history, uncertain=uncertain)
         seconds = request.timeout_ms / 1000 if request.timeout_ms is not None else self.timeout_seconds
         outcome: Outcome | None = None
-        with trio.move_on_after(seconds) as run.scope:
+        with trio.move_on_after(seconds) as run.scope, flat_errors():
             try:
                 async with trio.open_nursery() as nursery:
                     wake = trio.Event()
@@ -366,8 +367,11 @@ class AgentRuns:
                     finally:
                         tell.flush()
                     nursery.cancel_scope.cancel()
-            except* AgentFailed as group:
-                raise _first(group) from group
+            except BaseExceptionGroup as group:
+                _, other = group.split(AgentFailed)
+                if other is not None:  # told to end: how the agent ended then is no answer, and a stop asks again later
+                    raise other from None
+                raise
         if outcome is None and not run.aborted:
             raise AgentFailed(f"no answer within {seconds:g} s", kind="timeout", retryable=True)
         return outcome
@@ -492,11 +496,3 @@ def _told(request: RunRequest) -> tuple[Message, ...] | None:
         Message(id=f"{request.run_id}:{number}", role=said.role, text=said.text, at_ms=request.accepted_at_ms)
         for number, said in enumerate(request.history)
     )
-
-
-def _first(group: BaseExceptionGroup[AgentFailed]) -> AgentFailed:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, AgentFailed)
-    return error

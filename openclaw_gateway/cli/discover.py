@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -85,24 +86,38 @@ def _discover(as_json: bool, timeout: int | None, watch: bool, named: tuple[str,
     view: _View = _Collected() if as_json and not watch else _Stream() if as_json else _Lines(watch=watch)
     seconds = (timeout or DEFAULT_MS) / 1000 if not watch or timeout is not None else None
 
-    async def look() -> Discovery:
+    async def look() -> tuple[Discovery, bool]:
         from openclaw_gateway.client import discover as looking
 
-        async with looking(known=known, domains=domains, nameserver=nameserver) as found:
-            with trio.move_on_after(seconds if seconds is not None else float("inf")):
-                while True:
-                    with trio.move_on_after(_LOOK_SECONDS):
-                        view.take(await anext(found), trio.current_time())
-                    view.look(trio.current_time())
-            view.end()
-            return found
+        interrupted = False
 
-    try:
-        found = trio.run(look)
-    except KeyboardInterrupt:
+        async def heed(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+            nonlocal interrupted
+            await anext(signals)
+            interrupted = True
+            scope.cancel()
+
+        # As an exception Ctrl-C would break into whatever runs, which on a busy network is the browser.
+        with trio.open_signal_receiver(signal.SIGINT) as signals:
+            async with (
+                looking(known=known, domains=domains, nameserver=nameserver) as found, trio.open_nursery() as nursery
+            ):  # fmt: skip
+                nursery.start_soon(heed, signals, nursery.cancel_scope)
+                with trio.move_on_after(seconds if seconds is not None else float("inf")):
+                    while True:
+                        with trio.move_on_after(_LOOK_SECONDS):
+                            view.take(await anext(found), trio.current_time())
+                        view.look(trio.current_time())
+                nursery.cancel_scope.cancel()
+        if not interrupted:
+            view.end()
+        return found, interrupted
+
+    found, interrupted = trio.run(look)
+    if interrupted:
         if watch:
             return 0
-        raise
+        raise KeyboardInterrupt
     problems = [*found.problems, *notes]
     if found.dropped:
         problems.append(f"{found.dropped} answers found no place in the list")

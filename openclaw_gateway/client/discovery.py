@@ -168,6 +168,9 @@ class _Search:
                 async with limiter:
                     reach = await probe(address, port, tls=tls)
                 self._note(self.table.reached(reach, port))
+            except Exception as error:  # as in `_guard`: one address, whatever answers there, ends no search
+                log.exception("looking at a gateway broke off", host=address)
+                self.trouble(f"{address}: looking at it broke off ({type(error).__name__})")
             finally:
                 under_way.discard((address, port))
                 due[(address, port)] = trio.current_time() + PROBE_AGAIN_SECONDS

@@ -201,7 +201,11 @@ async def _listen(heard: _Heard, clock: Callable[[], float], watch: Watch, task_
                 while batch := pending.take():
                     resolver.take(batch)
                     await trio.lowlevel.checkpoint()
-    except* (_Flood, _Moved) as why:
+    except BaseExceptionGroup as group:
+        why, other = group.split((_Flood, _Moved))
+        if other is not None:  # cancelled in the same moment, or a fault: who only asks for a new beginning gives way
+            raise other from None
+        assert why is not None
         raise (_Flood if why.subgroup(_Flood) is not None else _Moved) from None
     finally:
         with trio.move_on_after(CLOSE_SECONDS, shield=True):

@@ -216,6 +216,64 @@ async def test_a_failure_is_told_in_words_and_ends_the_run(gateway: Gateway) -> 
         assert (waited["status"], waited["error"]) == ("error", "the key was refused")
 
 
+class Dying:
+    """An agent that answers its own end with a failure, as one whose program is killed does."""
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+        self.uncertain: list[bool] = []
+
+    async def run(self, turn: Turn, emit: Emit) -> Outcome:
+        self.uncertain.append(turn.uncertain)
+        if len(self.uncertain) > 1:
+            emit(Delta(text="here again"))
+            return Outcome(model="scripted/one")
+        emit(Delta(text="so far"))
+        self.asked.set()
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            raise AgentFailed("its program ended with status 143") from None
+        raise AssertionError("sleeps for ever")
+
+
+async def test_life4_an_agent_that_fails_because_the_gateway_stops_is_asked_again_after_the_start(
+    tmp_path: Path,
+) -> None:
+    """The stop is not the agent's answer: nothing that was acknowledged is lost, and the stop is clean."""
+    agents = AgentsConfig(list=(AgentEntry(id="main", kind="echo"),))
+    config, agent = GatewayConfig(auth=AuthConfig(token=TOKEN), agents=agents, state_dir=tmp_path), Dying()
+    async with open_memory_gateway(config) as gateway:
+        gateway.agents.register("main", agent)
+        async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+            await peer.request("chat.send", {"sessionKey": "main", "message": "x", "idempotencyKey": "r"})
+            await agent.asked.wait()
+    async with open_memory_gateway(config) as gateway:
+        gateway.agents.register("main", agent)
+        async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+            waited = await peer.request("agent.wait", {"runId": "r", "timeoutMs": 10_000})
+            history = await peer.request("chat.history", {"sessionKey": "main"})
+    assert waited["status"] == "ok"
+    assert agent.uncertain == [False, True]
+    assert [entry["content"][0]["text"] for entry in history["messages"]] == ["x", "here again"]
+
+
+@pytest.mark.parametrize("by", ["abort", "deadline"])
+async def test_an_agent_that_fails_because_it_is_ended_ended_as_asked(gateway: Gateway, by: str) -> None:
+    agent = Dying()
+    gateway.agents.register("main", agent)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        params = {"sessionKey": "main", "message": "x", "idempotencyKey": "r"}
+        await peer.request("chat.send", params | ({"timeoutMs": 50} if by == "deadline" else {}))
+        await agent.asked.wait()
+        if by == "abort":
+            await peer.request("chat.abort", {"sessionKey": "main"})
+            assert (await until(peer, "aborted"))[-1]["message"]["content"][0]["text"] == "so far"
+        else:
+            assert (await until(peer, "error"))[-1]["errorKind"] == "timeout"
+        assert gateway.messaging.runs.active() == []
+
+
 @pytest.mark.expect_error_log("agent broke")
 async def test_an_agent_that_breaks_ends_its_run_and_nothing_else(gateway: Gateway) -> None:
     gateway.agents.register("main", Scripted(ZeroDivisionError("secret words"), "back again"))

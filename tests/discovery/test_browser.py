@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trio
@@ -15,6 +15,7 @@ import trio.testing
 
 from openclaw_gateway.client.discovery import discover
 from openclaw_gateway.discovery import browser, mdnsthread
+from openclaw_gateway.discovery import probe as probing
 from openclaw_gateway.discovery.browser import MAX_HEARD, _Heard, _Pending, _Resolver, browse_multicast
 from openclaw_gateway.discovery.found import Sighting, SightingKey
 from tests.discovery.netns import Lan, lan
@@ -111,6 +112,60 @@ def test_disc1_what_a_new_beginning_does_not_hear_is_taken_back_and_what_is_reme
     heard._keys = {(str(number), "", ""): 0 for number in range(MAX_HEARD)}
     heard.tell([one], [])
     assert len(heard._keys) == MAX_HEARD
+
+
+class Quiet:
+    """A zeroconf that hears nothing."""
+
+    class cache:  # noqa: N801 - the name that zeroconf gives it
+        cache: ClassVar[dict[str, object]] = {}
+
+
+@pytest.mark.parametrize("fault", [browser._Flood, browser._Moved])
+async def test_disc1_a_flood_in_the_moment_of_the_end_does_not_break_the_end(
+    fault: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while listening was to begin anew: a group of both passed every handler, and the command ended with 1."""
+    scope = trio.CancelScope()
+
+    async def both_at_once(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        scope.cancel()
+        raise fault
+
+    monkeypatch.setattr(browser, "_open", Quiet)
+    monkeypatch.setattr(browser, "_start", lambda zeroconf, pending: None)
+    monkeypatch.setattr(browser, "_close", lambda zeroconf, browsers: None)
+    monkeypatch.setattr(browser, "_watch", both_at_once)
+    with scope:
+        async with discover(probe=False) as found:
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert found.problems == ()
+
+
+async def test_disc1_a_look_at_an_address_that_breaks_ends_no_search(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        raise IndexError("a fault of a library")
+
+    async def one_answer(tell: browser.Tell, *_: Any, **__: Any) -> None:
+        tell(both(identity(1)), [])
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(probing, "probe", broken)
+    monkeypatch.setattr(browser, "browse_multicast", one_answer)
+    with trio.fail_after(10):
+        async with discover() as found:
+            assert (await anext(found)).kind == "added"
+            while not found.problems:
+                await trio.lowlevel.checkpoint()
+            assert "IndexError" in found.problems[0]
+            assert len(found.gateways) == 1
+    assert any("looking at a gateway broke off" in record.getMessage() for record in caplog.records)
+    caplog.clear()  # the error is what was asked for
 
 
 async def test_rob1_a_way_to_look_that_breaks_is_told_and_begins_again(
