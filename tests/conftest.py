@@ -25,6 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import hypothesis
 import pytest
 import trio
 
@@ -33,6 +34,13 @@ SLOW_DEADLINE = 120.0  # interop and soak: Node needs seconds to start
 GRACE = 2.0  # what threads and processes have to end after the test's last line
 
 ON_CI = os.environ.get("CI") == "true"
+
+# How long an example takes says how busy the machine is. Where CI is set Hypothesis takes such a profile by itself.
+if not ON_CI:
+    hypothesis.settings.register_profile(
+        "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("unhurried")
 
 
 class DeadlineExceeded(BaseException):
