@@ -237,7 +237,7 @@ async def test_live4_during_the_drain_every_attempt_ends_at_once() -> None:
     endings: list[str] = []
 
     async def attempt(port: int) -> None:
-        with trio.fail_after(2):
+        with trio.fail_after(8):
             try:
                 stream = await trio.open_tcp_stream("127.0.0.1", port)
             except OSError:

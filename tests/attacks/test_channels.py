@@ -195,15 +195,15 @@ async def test_v47_without_a_secret_not_one_byte_of_a_body_is_waited_for() -> No
             async with await Attacker.at(world.gateway.port) as client:
                 head = f"POST {PATHS[name]} HTTP/1.1\r\nHost: localhost\r\n{header}\r\nContent-Length: 1000000\r\n\r\n"
                 await client.send(head.encode())
-                with trio.fail_after(2):
+                with trio.fail_after(8):
                     status, _ = await client.read_head()
                 assert status == 401
 
 
 async def test_v47_a_body_is_at_most_1_mib_and_10_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (server_http.MAX_BODY_BYTES, server_http.BODY_SECONDS) == (1024 * 1024, 10.0)
-    monkeypatch.setattr(server_http, "BODY_SECONDS", 0.3)
     async with open_world(webhook=True) as world:
+        monkeypatch.setattr(server_http, "BODY_SECONDS", 0.3)
         port = world.gateway.port
         secret = f"x-telegram-bot-api-secret-token: {HOOK_SECRET}"
         well_formed = f"x-hub-signature-256: {sign(b'guess')}"
@@ -224,6 +224,7 @@ async def test_v47_a_body_is_at_most_1_mib_and_10_seconds(monkeypatch: pytest.Mo
                         status, _ = await client.read_head()
                     assert status == wanted, (name, length)
                     nursery.cancel_scope.cancel()
+        monkeypatch.undo()  # an honest client has as long as ever
         await legit_client_works(port)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from openclaw_gateway import Gateway
 
@@ -73,6 +74,8 @@ async def test_v60_records_that_cannot_be_read_admit_nobody(fault: str, state: P
 async def test_v60_a_store_that_fails_while_it_runs_admits_no_new_device(fault: str, state: Path) -> None:
     async with open_victim(state_dir=state) as gateway, remote_door(gateway) as far:
         await legit_client_works(gateway.port)
+        await trio.testing.wait_all_tasks_blocked()
+        await gateway._book._store.run(lambda db: None)  # what the start gave the store to do is done
         database = state / "gateway.db"
         if fault == "removed":
             database.unlink()

@@ -140,19 +140,28 @@ async def test_obs1_stage_websocket_when_it_is_no_gateway() -> None:
     assert "nonce" in error.message
 
 
-async def test_silence_before_the_upgrade_ends_at_the_timeout() -> None:
+async def test_silence_before_the_upgrade_ends_at_the_timeout(mock_clock: trio.testing.MockClock) -> None:
     async def silent(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        mock_clock.jump(16)
         await trio.sleep_forever()
 
     async with tcp_peer(silent) as url:
-        error = await failed(url, timeout=0.2)
+        error = await failed(url)
     assert error.stage == "websocket"
-    assert "0.2 s" in error.message
+    assert "15 s" in error.message
 
 
-async def test_silence_after_the_upgrade_ends_at_the_timeout() -> None:
-    async with open_scripted_gateway(ScriptedGateway(challenge=None)) as gateway:
-        error = await failed(gateway.url, timeout=0.2)
+async def test_silence_after_the_upgrade_ends_at_the_timeout(mock_clock: trio.testing.MockClock) -> None:
+    async with open_scripted_gateway(ScriptedGateway(challenge=None)) as gateway, trio.open_nursery() as nursery:
+
+        async def late() -> None:
+            while not gateway.paths:
+                await trio.lowlevel.checkpoint()
+            mock_clock.jump(16)
+
+        nursery.start_soon(late)
+        error = await failed(gateway.url)
     assert error.stage == "websocket"
 
 
@@ -267,8 +276,12 @@ async def test_a_call_times_out_and_the_connection_stays() -> None:
 async def test_a_cancelled_call_leaves_nothing_and_the_connection_stays() -> None:
     script = ScriptedGateway({"slow": NO_ANSWER, "health": {"ok": True}})
     async with open_scripted_gateway(script) as gateway, open_client(gateway.url) as client:
-        with trio.move_on_after(0.05) as scope:
-            await client.call("slow")
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.call, "slow")
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(client._pending) == 1
+                scope.cancel()
         assert scope.cancelled_caught
         assert client._pending == {}
         assert await client.call("health") == {"ok": True}
@@ -324,8 +337,9 @@ async def test_what_the_block_raises_comes_out_as_itself() -> None:
 
 async def test_an_outer_cancellation_still_says_goodbye() -> None:
     async with open_scripted_gateway(ScriptedGateway()) as gateway:
-        with trio.move_on_after(0.1) as scope:
+        with trio.CancelScope() as scope:
             async with open_client(gateway.url):
+                scope.cancel()
                 await trio.sleep_forever()
         assert scope.cancelled_caught
         await gateway.gone.wait()
@@ -375,13 +389,15 @@ async def test_silence_for_two_ticks_closes_with_4000() -> None:
     async with open_scripted_gateway(script) as gateway, open_client(gateway.url) as client:
         started = trio.current_time()
         why = await client.wait_closed()
-        assert 0.5 < trio.current_time() - started < 4
+        assert trio.current_time() - started > 0.5
         assert (why.code, why.reason) == (4000, "tick timeout")
         await gateway.gone.wait()
     assert gateway.closes == [(4000, "tick timeout")]
 
 
-async def test_ticks_keep_it_alive() -> None:
+async def test_ticks_keep_it_alive(mock_clock: trio.testing.MockClock) -> None:
+    """Time passes only while everybody waits, so that a slow machine is no silence."""
+    mock_clock.autojump_threshold = 0.02
     script = ScriptedGateway({"health": 1}, hello=hello_ok(policy={"tickIntervalMs": 400}))
 
     async def tick(websocket: WebSocketConnection) -> None:

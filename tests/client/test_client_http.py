@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from openclaw_gateway.client import ConnectFailed, GatewayAddress
 from openclaw_gateway.client.http import MAX_BODY, get
@@ -56,8 +57,10 @@ async def test_cap_body() -> None:
             await get(address, "/health")
 
 
-async def test_silence_ends_at_the_timeout() -> None:
+async def test_silence_ends_at_the_timeout(mock_clock: trio.testing.MockClock) -> None:
     async def silent(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        mock_clock.jump(1)
         await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:

@@ -273,7 +273,7 @@ async def test_a_client_that_leaves_takes_its_run_with_it(gateway: Gateway, agen
     async with dial(gateway) as client:
         await client.send("POST", CHAT, body(stream=streamed), **AUTH)
         await agent.spoke.wait()
-    with trio.fail_after(2):
+    with trio.fail_after(10):
         await agent.cancelled.wait()
     agent.go = None
     assert (await chat(gateway)).status == 200

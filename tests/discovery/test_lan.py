@@ -30,6 +30,9 @@ SEED_TXT = ("version=3.0.0", "capabilities=gateway,agent,channels", "auth=token"
 MAX_RSS_KIB = 120_000
 
 
+pytestmark = pytest.mark.deadline(90)  # several programs of ours start one after another
+
+
 @pytest.fixture
 def net() -> Iterator[Lan]:
     with lan("a", "b", "c") as made:

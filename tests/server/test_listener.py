@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import AsyncIterator
@@ -113,7 +114,11 @@ async def test_live2_a_wedged_listener_is_noticed(sock: socket.socket) -> None:
 
 
 @pytest.mark.expect_error_log("self-probe failed")
-async def test_live2_one_good_answer_forgets_the_failures(sock: socket.socket, listening: Gateway) -> None:
+async def test_live2_one_good_answer_forgets_the_failures(
+    mock_clock: trio.testing.MockClock, sock: socket.socket, listening: Gateway
+) -> None:
+    """Time passes only while everybody waits: a good answer that the machine was slow with is a good answer."""
+    mock_clock.autojump_threshold = 0.05
     asked = 0
 
     def where() -> Probed | None:
@@ -123,27 +128,22 @@ async def test_live2_one_good_answer_forgets_the_failures(sock: socket.socket, l
             return None
         return Probed("127.0.0.1", listening.port) if asked % 3 == 0 else Probed(*sock.getsockname()[:2])
 
-    with trio.move_on_after(5) as scope:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: watch_accepts(where, interval=0.01, timeout=0.05))
-            while asked < 12:
-                await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
-    assert not scope.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: watch_accepts(where, interval=0.01, timeout=0.05))
+        while asked < 12:  # noqa: ASYNC110 - a look at what the probe asks for
+            await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
 
 
 async def test_live2_half_open_clients_do_not_keep_a_new_one_waiting(listening: Gateway) -> None:
-    held = []
-    for _ in range(200):
-        sock = socket.create_connection(("127.0.0.1", listening.port))
-        held.append(sock)
-    with trio.fail_after(1):
-        async with await trio.open_tcp_stream("127.0.0.1", listening.port) as stream:
-            await stream.send_all(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-            assert (await stream.receive_some(16)).startswith(b"HTTP/1.1 200")
-    assert len(listening._core.registry.strangers) <= 32
-    for sock in held:
-        sock.close()
+    with contextlib.ExitStack() as held:
+        for _ in range(200):
+            held.enter_context(socket.create_connection(("127.0.0.1", listening.port)))
+        with trio.fail_after(8):  # the half-open ones are given up after 15 s
+            async with await trio.open_tcp_stream("127.0.0.1", listening.port) as stream:
+                await stream.send_all(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                assert (await stream.receive_some(16)).startswith(b"HTTP/1.1 200")
+        assert len(listening._core.registry.strangers) <= 32
 
 
 async def test_net4_a_port_in_use_is_named_and_nothing_is_left_open(sock: socket.socket) -> None:

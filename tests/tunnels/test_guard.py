@@ -111,7 +111,7 @@ async def test_what_the_block_raises_leaves_as_itself() -> None:
 async def test_kill_9_of_the_program_is_seen_at_once() -> None:
     async with open_guarded(SLEEP) as process:
         os.kill(process.pid, signal.SIGKILL)
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             assert await process.wait() == 128 + signal.SIGKILL
     assert our_zombies() == []
 
@@ -119,7 +119,7 @@ async def test_kill_9_of_the_program_is_seen_at_once() -> None:
 async def test_kill_9_of_the_guard_ends_the_program() -> None:
     async with open_guarded(SLEEP) as process:
         os.kill(os.getpgid(process.pid), signal.SIGKILL)
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             assert await process.wait() == 128 + signal.SIGKILL
     wait_gone(process.pid)
 

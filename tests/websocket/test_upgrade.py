@@ -164,8 +164,9 @@ async def test_v46_silence_before_the_upgrade_ends_at_the_deadline(
     assert upgrade.KEEP_ALIVE_SECONDS <= 15
     monkeypatch.setattr(upgrade, "KEEP_ALIVE_SECONDS", 0.3)
     async with open_server() as port, await RawClient.dial(port) as client:
-        await client.send(sent)
-        with trio.fail_after(5):
+        # On a slow machine the end may come before what is sent, which then is answered with a reset.
+        with trio.fail_after(5), contextlib.suppress(trio.BrokenResourceError):
+            await client.send(sent)
             while await client.stream.receive_some(1024):
                 pass
 

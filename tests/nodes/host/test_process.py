@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from openclaw_gateway.nodes.host.process import run_program
 
@@ -84,24 +86,63 @@ async def test_a_program_has_no_input_and_no_handle_on_the_guard() -> None:
     assert outcome.exit_code == 0
 
 
-async def test_the_time_is_over_for_the_whole_group(tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    began = trio.current_time()
-    outcome = await run_program(
-        ["/bin/sh", "-c", FORK.format("trap '' TERM; wait"), str(pids)], cwd="/", env=ENV, seconds=0.5, max_bytes=100
-    )
-    assert (outcome.exit_code, outcome.timed_out) == (None, True)
-    assert trio.current_time() - began < 5
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> trio.Event:
+    """Set when a program has been started and its time runs."""
+    event, real = trio.Event(), trio.lowlevel.open_process
+
+    async def noted(*args: Any, **kwargs: Any) -> trio.Process:
+        process = await real(*args, **kwargs)
+        event.set()
+        return process
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", noted)
+    return event
+
+
+async def test_the_time_is_over_for_the_whole_group(
+    tmp_path: Path, mock_clock: trio.testing.MockClock, opened: trio.Event
+) -> None:
+    """Time passes when the test says so: a program that the machine was slow to start is not cut before it is there."""
+    pids, outcomes = tmp_path / "pids", []
+
+    async def run_it() -> None:
+        script = FORK.format("trap '' TERM; wait")
+        outcomes.append(
+            await run_program(
+                ["/bin/sh", "-c", script, str(pids)], cwd="/", env=ENV, seconds=0.5, max_bytes=100
+            )
+        )  # fmt: skip
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_it)
+        await opened.wait()
+        while len(words_of(pids)) < 3:
+            await trio.lowlevel.checkpoint()
+        mock_clock.jump(0.6)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        mock_clock.rate = 1  # and now for SIGKILL
+    assert (outcomes[0].exit_code, outcomes[0].timed_out) == (None, True)
     wait_gone(await wait_pids(pids, 3))
 
 
-async def test_a_program_may_end_gracefully_when_its_time_is_over() -> None:
-    outcome = await run_program(
-        ["/bin/sh", "-c", "trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done"],
-        cwd="/", env=ENV, seconds=0.3, max_bytes=100,
-    )  # fmt: skip
-    assert outcome.timed_out
-    assert outcome.stdout == b"bye\n"
+async def test_a_program_may_end_gracefully_when_its_time_is_over(
+    tmp_path: Path, mock_clock: trio.testing.MockClock, opened: trio.Event
+) -> None:
+    ready, outcomes = tmp_path / "ready", []
+    script = f"trap 'echo bye; exit 0' TERM; : >{ready}; while :; do sleep 0.05; done"
+
+    async def run_it() -> None:
+        outcomes.append(await run_program(["/bin/sh", "-c", script], cwd="/", env=ENV, seconds=0.3, max_bytes=100))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_it)
+        await opened.wait()
+        while not ready.exists():
+            await trio.lowlevel.checkpoint()
+        mock_clock.jump(0.4)
+    assert outcomes[0].timed_out
+    assert outcomes[0].stdout == b"bye\n"
 
 
 async def test_what_a_program_leaves_behind_ends_with_it(tmp_path: Path) -> None:
