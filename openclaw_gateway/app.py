@@ -56,7 +56,7 @@ from openclaw_gateway.pairing.records import BookEvent
 from openclaw_gateway.pairing.senders import SenderBook, SenderGate, load_sender_codes, open_sender_book
 from openclaw_gateway.pairing.setupcodes import SetupCodes, open_setup_codes
 from openclaw_gateway.pairing.tokens import load_device_tokens
-from openclaw_gateway.policy.setupurls import Reachability
+from openclaw_gateway.policy.setupurls import Reachability, shown_urls
 from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.protocol.hello import HelloSnapshot
 from openclaw_gateway.protocol.keystatement import fingerprint
@@ -293,6 +293,11 @@ class Gateway:
     def urls(self) -> list[str]:
         """``ws://`` or ``wss://`` addresses of the main listener."""
         return self.configured.urls
+
+    @property
+    def shown_urls(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Addresses for a person: those that work at this host, and those that work from elsewhere."""
+        return shown_urls(self._reach())
 
     @property
     def tls_fingerprint(self) -> str | None:
@@ -614,22 +619,24 @@ class Gateway:
 
             remove_completions(self._http)
 
-    def _setup_situation(self) -> setup.SetupSituation:
+    def _reach(self) -> Reachability:
         main = self.listening.get(MAIN)
-        addresses = main.addresses if main is not None else []
+        return Reachability(
+            listening=tuple(main.addresses if main is not None else ()),
+            lan=own_lan_addresses(),
+            tailnet=next((found for found in sorted(self.tailnet.addresses) if ":" not in found), None),
+            served_url=self.tailnet.origin,
+            public_url=self.config.public_url,
+            remote_url=self.config.remote.url,
+            container=in_container(),
+            tls=self.tls_fingerprint is not None,
+        )
+
+    def _setup_situation(self) -> setup.SetupSituation:
         config = self.config
         offered = config.nodes.secure_channel != "off"
         return setup.SetupSituation(
-            reach=Reachability(
-                listening=tuple(addresses),
-                lan=own_lan_addresses(),
-                tailnet=next((found for found in sorted(self.tailnet.addresses) if ":" not in found), None),
-                served_url=self.tailnet.origin,
-                public_url=config.public_url,
-                remote_url=config.remote.url,
-                container=in_container(),
-                tls=self.tls_fingerprint is not None,
-            ),
+            reach=self._reach(),
             tls_fingerprint=self.tls_fingerprint,
             ttl_ms=config.pairing.setup_code_ttl_ms,
             auth="password" if self.auth.type == "password" else "token",

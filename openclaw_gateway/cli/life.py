@@ -81,13 +81,18 @@ def start(port: int | None, bind: str | None, as_json: bool) -> None:
     arguments += [f"--bind={bind}"] if bind is not None else []
     out = _open_out(directory)
     child = _spawn(arguments, out)
-    url = _wait_until_up(child, directory, host, number, out)
+    up = _wait_until_up(child, directory, host, number, out)
     _say(
         as_json,
-        f"The gateway is up: {url} (process {child.pid}).\nNext: openclaw status   openclaw logs --follow   "
-        "openclaw gateway stop",
-        action="start", ok=True, result="started", pid=child.pid, url=url, logFile=str(out),
+        f"The gateway is up: {up.url} (process {child.pid}).\n{_from_elsewhere(up)}Next: openclaw status   "
+        "openclaw logs --follow   openclaw gateway stop",
+        action="start", ok=True, result="started", pid=child.pid, url=up.url, elsewhere=list(up.elsewhere),
+        logFile=str(out),
     )  # fmt: skip
+
+
+def _from_elsewhere(holder: Any) -> str:
+    return f"From elsewhere: {printable(', '.join(holder.elsewhere), 1000)}\n" if holder.elsewhere else ""
 
 
 def _already_there(holder: Any, as_json: bool, port: int | None, bind: str | None) -> None:
@@ -107,8 +112,9 @@ def _already_there(holder: Any, as_json: bool, port: int | None, bind: str | Non
         )
     _say(
         as_json,
-        f"The gateway runs already: {holder.url or 'starting'} (process {holder.pid}).",
+        f"The gateway runs already: {holder.url or 'starting'} (process {holder.pid}).\n{_from_elsewhere(holder)}".rstrip(),
         action="start", ok=True, result="already-running", pid=holder.pid, url=holder.url,
+        elsewhere=list(holder.elsewhere),
     )  # fmt: skip
 
 
@@ -156,7 +162,7 @@ def _spawn(arguments: list[str], out: Path) -> subprocess.Popen[bytes]:
         os.close(fd)
 
 
-def _wait_until_up(child: subprocess.Popen[bytes], directory: Path, host: str, port: int, out: Path) -> str:
+def _wait_until_up(child: subprocess.Popen[bytes], directory: Path, host: str, port: int, out: Path) -> Any:
     from openclaw_gateway.ops.instance import read_holder
 
     until = time.monotonic() + VERDICT_SECONDS
@@ -168,7 +174,7 @@ def _wait_until_up(child: subprocess.Popen[bytes], directory: Path, host: str, p
         if holder is not None and holder.pid == child.pid and holder.url:
             number = holder.port or port
             if _answers(host, number, directory):
-                return holder.url
+                return holder
         time.sleep(0.02)
     raise LifeError(
         f"process {child.pid} runs, but /health did not answer within {VERDICT_SECONDS:g} s",
@@ -333,8 +339,8 @@ def restart(ctx: click.Context, force: bool, as_json: bool, safe: bool, wait: st
     fresh = _wait_restarted(holder, directory)
     _say(
         as_json,
-        f"The gateway has restarted: {fresh.url} (process {fresh.pid}).",
-        action="restart", ok=True, result="restarted", pid=fresh.pid, url=fresh.url,
+        f"The gateway has restarted: {fresh.url} (process {fresh.pid}).\n{_from_elsewhere(fresh)}".rstrip(),
+        action="restart", ok=True, result="restarted", pid=fresh.pid, url=fresh.url, elsewhere=list(fresh.elsewhere),
     )  # fmt: skip
 
 

@@ -165,7 +165,9 @@ def _note_address(lock: InstanceLock, gateway: Gateway) -> None:
     from openclaw_gateway.ops.log import get_logger
 
     try:
-        lock.update(port=gateway.port, bind=gateway.config.bind, url=next(iter(gateway.urls), ""))
+        here, elsewhere = gateway.shown_urls
+        url = next(iter(here), next(iter(gateway.urls), ""))
+        lock.update(port=gateway.port, bind=gateway.config.bind, url=url, elsewhere=elsewhere)
     except OSError as error:
         get_logger("run").error("the address could not be noted in gateway.lock", error=str(error))
 
@@ -223,7 +225,10 @@ async def _tick(log: OpenLog) -> None:
 
 
 def _greet(gateway: Gateway, auth: ResolvedAuth, log: OpenLog) -> None:
-    lines = [f"openclaw gateway {gateway.version} listens on {', '.join(gateway.urls)}"]
+    here, elsewhere = gateway.shown_urls
+    lines = [f"openclaw gateway {gateway.version} listens on {', '.join(here or gateway.urls)}"]
+    if elsewhere:
+        lines.append(f"from elsewhere: {', '.join(elsewhere)}")
     if auth.type == "none":
         lines.append("authentication: none (only this host can reach it)")
     else:

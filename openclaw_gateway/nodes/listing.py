@@ -3,13 +3,14 @@
 
 Owns the shape of a row of `node.list`, `node.describe` and `node.pair.list` (spec wire.md section 7, method-shapes). It
 must not know how nodes are invoked. A node whose declared commands were not approved lends nothing: its row says
-``pending-approval`` and shows neither caps nor commands.
+``pending-approval`` and shows neither caps nor commands. What a row says of pairing (what waits, and the address that it
+came from) is for those who may see that node in the lists of pairing: `without_pairing` takes it out (V21).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from openclaw_gateway.nodes.hub import NodeHub
 from openclaw_gateway.nodes.records import Surface
@@ -18,7 +19,9 @@ from openclaw_gateway.pairing.overview import PairingRow, Source
 from openclaw_gateway.pairing.records import PairedDevice, statement_to_wire
 from openclaw_gateway.policy.nodes import node_kind
 
-__all__ = ["describe_node", "node_rows", "node_source", "paired_row"]
+__all__ = ["describe_node", "node_rows", "node_source", "paired_row", "without_pairing"]
+
+OF_PAIRING: Final = frozenset({"pendingRequestId", "pendingDeclaredCommands", "pendingDeclaredCaps", "remoteIp"})
 
 
 def node_rows(hub: NodeHub) -> list[dict[str, Any]]:
@@ -43,6 +46,11 @@ def describe_node(hub: NodeHub, node_id: str) -> dict[str, Any] | None:
     if node is not None and node.link.grant is not None and node.link.grant.params.path_env:
         row["pathEnv"] = node.link.grant.params.path_env
     return row
+
+
+def without_pairing(row: dict[str, Any]) -> dict[str, Any]:
+    """The row for somebody who may not see that node's pairing."""
+    return {name: value for name, value in row.items() if name not in OF_PAIRING}
 
 
 def node_source(hub: NodeHub) -> Source:

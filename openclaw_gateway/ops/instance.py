@@ -40,6 +40,8 @@ __all__ = [
 
 LOCK_FILE: Final = "gateway.lock"
 _MAX_NOTE_BYTES: Final = 4096
+_MAX_URLS: Final = 8
+_MAX_URL_CHARS: Final = 256
 # Somebody who only looks holds a shared lock for microseconds; the real holder holds his for hours.
 _ATTEMPTS: Final = 10
 _ATTEMPT_SECONDS: Final = 0.02
@@ -57,6 +59,7 @@ class Holder:
     port: int | None = None
     bind: str | None = None
     url: str | None = None
+    elsewhere: tuple[str, ...] = ()  # addresses that work from other hosts
     version: str | None = None
     started_at_ms: int | None = None
     stopped: bool = False  # suspended by SIGSTOP or a debugger: it will not answer
@@ -120,9 +123,19 @@ class InstanceLock:
             raise
         return lock
 
-    def update(self, *, port: int | None = None, bind: str | None = None, url: str | None = None) -> None:
-        """Write down what became known after the lock was taken. Raises `OSError`; the lock is held all the same."""
-        for key, value in (("port", port), ("bind", bind), ("url", url)):
+    def update(
+        self,
+        *,
+        port: int | None = None,
+        bind: str | None = None,
+        url: str | None = None,
+        elsewhere: tuple[str, ...] | None = None,
+    ) -> None:
+        """Write down what became known after the lock was taken; of ``elsewhere`` what fits. Raises `OSError`; the lock
+        is held all the same.
+        """
+        fitting = elsewhere and [one for one in elsewhere if len(one) <= _MAX_URL_CHARS][:_MAX_URLS]
+        for key, value in (("port", port), ("bind", bind), ("url", url), ("elsewhere", fitting)):
             if value is not None:
                 self._note[key] = value
         self._write()
@@ -246,6 +259,7 @@ def _identify(fd: int, state_dir: Path) -> Holder:
                 port=_integer(note.get("port")),
                 bind=_text(note.get("bind")),
                 url=_text(note.get("url")),
+                elsewhere=_texts(note.get("elsewhere")),
                 version=_text(note.get("version")),
                 started_at_ms=_integer(note.get("startedAtMs")),
                 stopped=_is_stopped(pid),
@@ -264,6 +278,10 @@ def _read_note(fd: int) -> dict[str, Any]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(one for one in value if isinstance(one, str)) if isinstance(value, list) else ()
 
 
 def _integer(value: object) -> int | None:

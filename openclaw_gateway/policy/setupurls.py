@@ -1,4 +1,5 @@
-"""Which addresses a setup code names, in which order, and when there is none that could work (PAIR-11).
+"""Which addresses a setup code names, in which order, and when there is none that could work (PAIR-11); and which ones a
+person at this host is shown.
 
 Pure: what the gateway listens on, what this host is called, and where the request came from, in; the addresses out.
 Order: what the person wrote in the request; else the public origin that the request came through, then
@@ -21,7 +22,16 @@ from openclaw_gateway.policy.addresses import canonical_ip, is_loopback, is_priv
 from openclaw_gateway.policy.locality import Peer, host_name, is_loopback_name
 from openclaw_gateway.value import Value
 
-__all__ = ["MAX_URLS", "Reachability", "SetupUrls", "Unreachable", "join_base", "proxied_origin", "setup_urls"]
+__all__ = [
+    "MAX_URLS",
+    "Reachability",
+    "SetupUrls",
+    "Unreachable",
+    "join_base",
+    "proxied_origin",
+    "setup_urls",
+    "shown_urls",
+]
 
 MAX_URLS: Final = 8  # as many as OpenClaw's clients take
 MAX_URL_CHARS: Final = 512
@@ -107,6 +117,24 @@ def setup_urls(
         urls = tuple(found)[:MAX_URLS]
         return SetupUrls(urls, found[urls[0]])
     return _plaintext(refused) if refused is not None else _nowhere(reach)
+
+
+def shown_urls(reach: Reachability) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Addresses that can be typed in as they are: (at this host, from elsewhere), the nearest first, `MAX_URLS` of each.
+
+    ``0.0.0.0`` and ``::`` stand for addresses and are none: what they stand for is named instead.
+    """
+    scheme = "wss" if reach.tls else "ws"
+    here: dict[str, None] = {}
+    for host, port in reach.listening:
+        if is_loopback(host) or host in _ANY:
+            here[_url(scheme, "127.0.0.1" if host in _ANY else host, port)] = None
+    elsewhere = dict.fromkeys(url for url, _ in _own_addresses(reach))
+    for text in (reach.served_url, reach.public_url):
+        url = _websocket_url(text) if text is not None else None
+        if url is not None:
+            elsewhere[url] = None
+    return tuple(here)[:MAX_URLS], tuple(elsewhere)[:MAX_URLS]
 
 
 def join_base(urls: Iterable[str]) -> str | None:

@@ -1,7 +1,8 @@
 """Methods about nodes for operators: which there are, what they may lend, and asking them.
 
 Owns their scopes, parameters and answers (spec wire.md section 7, method-shapes node.*). What they do is `nodes.hub`'s;
-the methods that nodes themselves call are in `rpc.nodeside`.
+the methods that nodes themselves call are in `rpc.nodeside`. V21: `node.list` and `node.describe` tell of the pairing
+of a node what `node.pair.list` would tell the same caller, and everybody what its own device waits for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import attrs
 
 from openclaw_gateway.nodes.broker import Invocation
 from openclaw_gateway.nodes.hub import NodeHub
-from openclaw_gateway.nodes.listing import describe_node, node_rows, paired_row
+from openclaw_gateway.nodes.listing import describe_node, node_rows, paired_row, without_pairing
 from openclaw_gateway.nodes.queue import MAX_PER_NODE, MAX_TTL_MS
 from openclaw_gateway.nodes.records import request_to_wire
 from openclaw_gateway.nodes.surfaces import SurfacesUnreadable
@@ -20,7 +21,7 @@ from openclaw_gateway.ops.audit import Action, AuditTrail
 from openclaw_gateway.pairing.devices import DeviceBookUnreadable
 from openclaw_gateway.policy.nodes import invoke_scope
 from openclaw_gateway.protocol.errors import wire_error
-from openclaw_gateway.protocol.scopes import ADMIN, satisfies
+from openclaw_gateway.protocol.scopes import ADMIN, PAIRING, satisfies
 from openclaw_gateway.rpc.audit import recorded
 from openclaw_gateway.rpc.pairing import decider, own_device_of, refusals
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, NoParams
@@ -99,12 +100,23 @@ def register(table: MethodTable, hub: NodeHub, *, audit: AuditTrail) -> None:
     _register_asking(table, hub)
 
 
+def _pairing_of(context: CallContext) -> str | None:
+    """The one node whose pairing this caller may see (an empty text: none's); None where it may see all."""
+    if satisfies(context.scopes, PAIRING):
+        return own_device_of(context)
+    return context.device_id or ""
+
+
 def _register_lists(table: MethodTable, hub: NodeHub) -> None:
     def list_nodes(context: CallContext, params: NoParams) -> dict[str, Any]:
         try:
-            return {"ts": hub.clock(), "nodes": node_rows(hub)}
+            rows = node_rows(hub)
         except DeviceBookUnreadable as exc:
             raise unavailable(exc) from exc
+        visible = _pairing_of(context)
+        if visible is not None:
+            rows = [row if row["nodeId"] == visible else without_pairing(row) for row in rows]
+        return {"ts": hub.clock(), "nodes": rows}
 
     def describe(context: CallContext, params: NodeParams) -> dict[str, Any]:
         try:
@@ -113,6 +125,8 @@ def _register_lists(table: MethodTable, hub: NodeHub) -> None:
             raise unavailable(exc) from exc
         if row is None:
             raise CallError(wire_error("unknown-node", node=params.node_id[:80]))
+        if _pairing_of(context) not in {None, params.node_id}:
+            row = without_pairing(row)
         return {"ts": hub.clock(), **row}
 
     def list_pairings(context: CallContext, params: NoParams) -> dict[str, Any]:

@@ -91,8 +91,8 @@ class ConfiguredListeners:
             self._health.parts.pop(f"listener:{gone}", None)
         self._names, self._asked = names, (config, auths)
         if before != self.urls:
-            for url in self.urls:
-                log.info("listening", url=url, certificate=self.fingerprint)
+            for address in self.main.shown if self.main is not None else ():
+                log.info("listening", address=address, certificate=self.fingerprint)
 
     async def serve(self) -> None:
         """Take over renewed certificates, and say what becomes of the one in use as time goes by. Never returns."""
@@ -122,8 +122,8 @@ class ConfiguredListeners:
             return
         if self._health.parts.get(part, "") is not None:
             self._health.set(part, None)
-            for url in listener.urls:
-                log.info("listening", listener=plan.name, url=url)
+            for address in listener.shown:
+                log.info("listening", listener=plan.name, address=address)
 
     def _layers(self, config: GatewayConfig) -> Callable[[str], TlsLayer] | None:
         """TLS for each kind of client authentication; None: no listener wants it, or no certificate can be used."""

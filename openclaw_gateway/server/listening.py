@@ -137,6 +137,11 @@ class Listener:
         ]
 
     @property
+    def shown(self) -> list[str]:
+        """What it is bound to, for the log: ``0.0.0.0:18789`` is no address that anybody could dial."""
+        return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.addresses]
+
+    @property
     def port(self) -> int:
         return self.addresses[0][1]
 

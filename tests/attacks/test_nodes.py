@@ -249,3 +249,68 @@ async def test_v20_an_operators_device_is_not_cut_by_the_way_of_its_node(
             with pytest.raises(CallFailed, match=r"missing scope: operator\.admin"):
                 await lesser.request("node.pair.remove", {"nodeId": node_id})
         assert gateway.nodes.registry.get(node_id) is not None
+
+
+# --- V21
+
+
+OF_PAIRING = {"pendingRequestId", "pendingDeclaredCommands", "pendingDeclaredCaps", "remoteIp"}
+
+
+async def rows_for(peer: ScriptedPeer, node_id: str) -> tuple[set[str], set[str]]:
+    """The members that `node.list` and `node.describe` show of one node."""
+    rows = (await peer.request("node.list"))["nodes"]
+    described = await peer.request("node.describe", {"nodeId": node_id})
+    return set(next(row for row in rows if row["nodeId"] == node_id)), set(described)
+
+
+async def test_v21_what_waits_for_a_node_is_seen_by_those_who_may_see_its_pairing(
+    gateway: Gateway, operator: ScriptedPeer
+) -> None:
+    node = DeviceIdentity.generate()
+    async with node_peer(gateway, node):
+        await operator.expect_event("node.pair.requested")
+        for scopes, sees in (
+            (["operator.read"], set()),
+            (["operator.read", "operator.write", "operator.approvals"], set()),
+            (["operator.read", "operator.pairing"], OF_PAIRING),
+            (["operator.admin"], OF_PAIRING),
+        ):
+            async with connect_peer(gateway, scopes=scopes) as peer:
+                for members in await rows_for(peer, node.device_id):
+                    assert members & OF_PAIRING == sees, scopes
+                    assert {"nodeId", "displayName", "platform", "connected", "approvalState"} <= members
+
+
+async def test_v21_a_device_token_session_sees_what_waits_for_its_own_device_alone(
+    gateway: Gateway, operator: ScriptedPeer
+) -> None:
+    nosy, other = DeviceIdentity.generate(), DeviceIdentity.generate()
+    scopes = ["operator.read", "operator.pairing"]
+    async with node_peer(gateway, nosy), node_peer(gateway, other):
+        await operator.expect_event("node.pair.requested")
+        async with connect_peer(gateway, device=nosy, scopes=scopes) as first:
+            hello = first.hello
+        token = hello["auth"]["deviceToken"]
+        async with connect_peer(gateway, device=nosy, scopes=scopes, auth={"deviceToken": token}) as peer:
+            assert peer.hello["auth"]["method"] == "device-token"
+            for members in await rows_for(peer, other.device_id):
+                assert not members & OF_PAIRING
+            for members in await rows_for(peer, nosy.device_id):
+                assert members >= OF_PAIRING
+        async with connect_peer(gateway, device=nosy, scopes=["operator.read"], auth={"deviceToken": token}) as peer:
+            for members in await rows_for(peer, nosy.device_id):
+                assert members >= OF_PAIRING, "what waits for it is its own affair"
+
+
+async def test_v21_neither_a_node_nor_who_may_not_read_sees_any_row(gateway: Gateway) -> None:
+    device = DeviceIdentity.generate()
+    asks = [("node.list", {}), ("node.describe", {"nodeId": device.device_id})]
+    async with node_peer(gateway, device) as node, connect_peer(gateway, scopes=["operator.pairing"]) as pairs:
+        for peer in (node, pairs):
+            for method, params in asks:
+                with pytest.raises(CallFailed) as failed:
+                    await peer.request(method, params)
+                assert failed.value.code in {"FORBIDDEN", "INVALID_REQUEST"}
+                assert device.device_id not in str(failed.value.details)
+        assert (await pairs.request("node.pair.list"))["paired"]

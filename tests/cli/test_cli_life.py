@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from openclaw_gateway.ops.instance import read_holder
+from openclaw_gateway.server.ownaddresses import own_lan_addresses
 from openclaw_gateway.server.certificates import make_pair
 from tests.cli.program import Program, free_port
 
@@ -174,6 +175,33 @@ def test_run_in_the_foreground_tells_where_and_never_the_token(openclaw: Program
         assert openclaw.secret not in told + out + err
     assert openclaw.pid is None
     assert openclaw.secret not in (openclaw.state / "logs" / "gateway.log").read_text()
+
+
+@pytest.mark.parametrize("bind", ["lan", "::"])
+def test_net4_what_is_printed_can_be_typed_in_whatever_it_is_bound_to(openclaw: Program, bind: str) -> None:
+    """``0.0.0.0`` and ``::`` are no addresses: what they stand for is named."""
+    port = free_port()
+    assert openclaw("config", "set", "gateway.publicUrl", "https://claw.example.com").returncode == 0
+    try:
+        started = openclaw("gateway", "start", "--port", str(port), "--bind", bind, "--json")
+        assert started.returncode == 0, started.stderr
+        facts = json.loads(started.stdout)
+        assert facts["url"] == f"ws://127.0.0.1:{port}"
+        assert facts["elsewhere"][-1] == "wss://claw.example.com"
+        assert set(facts["elsewhere"][:-1]) >= {f"ws://{own}:{port}" for own in own_lan_addresses() if ":" not in own}
+        again, restarted = openclaw("gateway", "start"), openclaw("gateway", "restart")
+        status = openclaw("status")
+        holder = read_holder(openclaw.state)
+        assert holder is not None
+        assert list(holder.elsewhere) == facts["elsewhere"]
+        out = (openclaw.state / "logs" / "gateway.out").read_text()
+    finally:
+        openclaw("gateway", "stop", "--force")
+    for said in (again.stdout, restarted.stdout, out):
+        assert f"ws://127.0.0.1:{port}" in said
+        assert "wss://claw.example.com" in said
+    for said in (started.stdout, again.stdout, restarted.stdout, status.stdout, out):
+        assert not re.search(r"//(0\.0\.0\.0|\[::\])", said), said
 
 
 def test_sigint_ends_it_with_0_too(openclaw: Program) -> None:

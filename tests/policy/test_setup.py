@@ -34,6 +34,7 @@ from openclaw_gateway.policy.setupurls import (
     join_base,
     proxied_origin,
     setup_urls,
+    shown_urls,
 )
 from openclaw_gateway.protocol.connect import ConnectAuth
 from openclaw_gateway.protocol.scopes import ADMIN, KNOWN_OPERATOR_SCOPES, PAIRING, satisfies
@@ -424,3 +425,40 @@ def test_v24_law_a_code_alone_lets_in_its_own_device_within_its_profile(
     elif isinstance(verdict, Admitted):
         assert verdict.setup is None
         assert secret is SecretOutcome.MATCH or device_token is DeviceTokenOutcome.MATCH
+
+
+# --- what a person is shown
+
+
+@pytest.mark.parametrize(
+    ("listening", "here", "elsewhere"),
+    [
+        (LOOPBACK, ("ws://127.0.0.1:18789", "ws://[::1]:18789"), ()),
+        (LAN, ("ws://127.0.0.1:18789",), ("ws://192.168.1.2:18789", "ws://100.64.0.7:18789")),
+        (
+            (("::", 7),),
+            ("ws://127.0.0.1:7",),
+            ("ws://192.168.1.2:7", "ws://[fd00::2]:7", "ws://100.64.0.7:7"),
+        ),
+        ((("127.0.0.1", 7), ("192.168.1.2", 7)), ("ws://127.0.0.1:7",), ("ws://192.168.1.2:7",)),
+        ((("127.0.0.1", 7), ("100.64.0.7", 7)), ("ws://127.0.0.1:7",), ("ws://100.64.0.7:7",)),
+        ((("127.0.0.1", 7), ("203.0.113.9", 7)), ("ws://127.0.0.1:7",), ("ws://203.0.113.9:7",)),
+        ((), (), ()),
+    ],
+)
+def test_net4_what_is_shown_can_be_typed_in(
+    listening: tuple[tuple[str, int], ...], here: tuple[str, ...], elsewhere: tuple[str, ...]
+) -> None:
+    reach = Reachability(listening=listening, lan=("192.168.1.2", "fd00::2"), tailnet="100.64.0.7")
+    assert shown_urls(reach) == (here, elsewhere)
+
+
+def test_names_are_shown_behind_addresses_and_the_list_has_an_end() -> None:
+    reach = Reachability(
+        listening=LAN, lan=("192.168.1.2",), served_url="https://claw.tail.ts.net", public_url="https://claw.example",
+        tls=True,
+    )  # fmt: skip
+    found = ("wss://192.168.1.2:18789", "wss://claw.tail.ts.net", "wss://claw.example")
+    assert shown_urls(reach) == (("wss://127.0.0.1:18789",), found)
+    many = Reachability(listening=LAN, lan=tuple(f"10.0.0.{number}" for number in range(1, 30)))
+    assert len(shown_urls(many)[1]) == MAX_URLS
