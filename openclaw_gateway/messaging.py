@@ -163,6 +163,7 @@ class Messaging:
 
         self.webhooks = OutboundHooks(self._bus, self.outbound, clock=now_ms)
         self.outbound_kinds[KIND] = self.webhooks.deliver
+        self.broadcast.on_end = partial(self.webhooks.effects, "chat")
         self._webhooks_wanted.set()
 
     async def _serve_webhooks(self) -> None:

@@ -8,12 +8,13 @@ operator who may read; pieces are droppable, ends are not; subscriptions end wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from openclaw_gateway.agents.records import AgentFailed, Delta, Message, Session
 from openclaw_gateway.agents.runs import Run, RunEvents
 from openclaw_gateway.events.bus import EventBus, Listener
+from openclaw_gateway.queues import Effect
 
 __all__ = ["EVENTS", "Broadcast", "TooManySubscriptions"]
 
@@ -34,6 +35,7 @@ class Broadcast(RunEvents):
         self, bus: EventBus, *, clock: Callable[[], int], session_view: Callable[[Session], dict[str, Any]]
     ) -> None:
         self._bus = bus
+        self.on_end: Callable[[dict[str, Any]], Sequence[Effect]] = lambda body: ()  # of the `chat` event of an end
         self._clock = clock
         self._session_view = session_view
         self._keys: dict[str, set[str]] = {}  # connection id → session keys
@@ -88,20 +90,12 @@ class Broadcast(RunEvents):
         run.seq += 1
         self._agent(run, delta.kind, {"text": delta.text, **(delta.data or {})}, everybody=False)
 
+    def effects(self, run: Run, message: Message, *, error: AgentFailed | None) -> Sequence[Effect]:
+        return self.on_end(_end_body(run, message, error, seq=run.seq + 1))
+
     def ended(self, run: Run, message: Message, *, error: AgentFailed | None) -> None:
         run.seq += 1
-        body = _head(run)
-        if run.state == "error" and error is not None:
-            body |= {"state": "error", "errorMessage": error.message, "errorKind": error.kind}
-            if error.detail:
-                body["errorDetail"] = dict(error.detail)
-        else:
-            body |= {"state": "aborted" if run.state == "aborted" else "final", "stopReason": message.stop or "stop"}
-        if run.text:
-            body["message"] = message.to_wire()
-        if message.usage is not None:
-            body["usage"] = message.usage.to_wire()
-        self._bus.publish_nowait("chat", body, scope=_READ)
+        self._bus.publish_nowait("chat", _end_body(run, message, error, seq=run.seq), scope=_READ)
         phase = {"phase": "error" if run.state == "error" else "end", "endedAt": message.at_ms}
         self._agent(run, "lifecycle", phase, everybody=True)
 
@@ -155,3 +149,18 @@ class Broadcast(RunEvents):
 def _head(run: Run) -> dict[str, Any]:
     request = run.request
     return {"runId": request.run_id, "sessionKey": request.session_key, "agentId": request.agent_id, "seq": run.seq}
+
+
+def _end_body(run: Run, message: Message, error: AgentFailed | None, *, seq: int) -> dict[str, Any]:
+    body: dict[str, Any] = {**_head(run), "seq": seq}
+    if run.state == "error" and error is not None:
+        body |= {"state": "error", "errorMessage": error.message, "errorKind": error.kind}
+        if error.detail:
+            body["errorDetail"] = dict(error.detail)
+    else:
+        body |= {"state": "aborted" if run.state == "aborted" else "final", "stopReason": message.stop or "stop"}
+    if run.text:
+        body["message"] = message.to_wire()
+    if message.usage is not None:
+        body["usage"] = message.usage.to_wire()
+    return body

@@ -127,6 +127,10 @@ class RunEvents:
     def started(self, run: Run) -> None:
         """The agent is about to speak."""
 
+    def effects(self, run: Run, message: Message, *, error: AgentFailed | None) -> Sequence[Effect]:
+        """What is committed together with the end that `ended` will tell of."""
+        return ()
+
     def ended(self, run: Run, message: Message, *, error: AgentFailed | None) -> None:
         """The answer is in the transcript; ``run.state`` says how it ended."""
 
@@ -393,13 +397,15 @@ class AgentRuns:
             error=failure.message if failure is not None else None,
             usage=outcome.usage if outcome is not None else None,
         )
-        effects = []
+        effects: list[Effect] = []
         if session is not None and (run.state == "ok" or run.text or failure is not None):
             effects.append(self.sessions.append_effect(session, answer, only=True))
         if request.reply is not None and run.state != "aborted":
             text = run.text if failure is None else _FAILED_TEXT
             if text.strip():
                 effects.extend(self._outbound(request, request.reply, text))
+
+        effects.extend(self.events.effects(run, answer, error=failure))
 
         def told(_: object) -> None:
             self._forget(run, failure, now)

@@ -8,13 +8,14 @@ told as before; a watch ends with its block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import trio
 
 from openclaw_gateway.agents.records import AgentFailed, Delta, Message
 from openclaw_gateway.agents.runs import AgentRuns, Run, RunEvents
+from openclaw_gateway.queues import Effect
 
 __all__ = ["RunWatch", "WatchedEvents", "watched_events"]
 
@@ -78,6 +79,9 @@ class WatchedEvents(RunEvents):
 
     def other(self, run: Run, delta: Delta) -> None:
         self._inner.other(run, delta)
+
+    def effects(self, run: Run, message: Message, *, error: AgentFailed | None) -> Sequence[Effect]:
+        return self._inner.effects(run, message, error=error)
 
     def ended(self, run: Run, message: Message, *, error: AgentFailed | None) -> None:
         self._inner.ended(run, message, error=error)

@@ -75,8 +75,8 @@ def list_messages(
         )  # fmt: skip
     for label, counts in sorted((answer.get("queues") or {}).items()):
         told = f"{counts['waiting']} waiting, {counts['running']} running (room for {counts['maxMessages']})"
-        dead = f"{counts['dead']} dead (the newest {counts['maxDead']} are kept)"
-        click.echo(f"{printable(label)}: {told}, {dead}", err=bool(messages))
+        given_up = f"{counts['dead']} dead (the newest {counts['maxDead']} are kept)"
+        click.echo(f"{printable(label)}: {told}, {given_up}", err=bool(messages))
     if any(one["state"] == "dead" for one in messages):
         click.echo("Try them again with: openclaw queue retry --dead", err=True)
 

@@ -83,6 +83,40 @@ async def test_the_end_of_a_run_is_told_signed() -> None:
         assert len(sink.heard) == 1  # no delta was told
 
 
+async def test_s029_the_end_of_a_run_and_the_word_of_it_are_one_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing comes between them: the word goes out although nobody hears the bus, and once where somebody does."""
+    heard_on_the_bus: list[str] = []
+    take = OutboundHooks.take
+
+    async def deaf(self: OutboundHooks, event: str, payload: Any) -> None:
+        heard_on_the_bus.append(event)
+
+    async with open_sink() as sink, opened([target(sink.port)]) as gateway:
+        async with connect_peer(gateway, scopes=["operator.read", "operator.write"]) as peer:
+            monkeypatch.setattr(OutboundHooks, "take", deaf)
+            await peer.request("chat.send", {"sessionKey": "main", "message": "hello", "idempotencyKey": "r1"})
+            await sink.wait(1)
+            assert verified(sink.heard[0])["data"]["runId"] == "r1"
+            monkeypatch.setattr(OutboundHooks, "take", take)
+            await peer.request("chat.send", {"sessionKey": "main", "message": "hello", "idempotencyKey": "r2"})
+            await sink.wait(2)
+            gateway.events.publish_nowait("chat", {"state": "final", "runId": "an embedding program's"})
+            await sink.wait(3)
+            assert [verified(heard)["data"]["runId"][:2] for heard in sink.heard] == ["r1", "r2", "an"]
+    assert "chat" in heard_on_the_bus
+
+
+async def test_rob1_no_run_waits_for_room_for_a_webhook() -> None:
+    async with open_sink() as sink, opened([target(sink.port)]) as gateway:
+        gateway.messaging.outbound.rules = attrs.evolve(gateway.messaging.outbound.rules, max_messages=0)
+        async with connect_peer(gateway, scopes=["operator.read", "operator.write"]) as peer:
+            await peer.request("chat.send", {"sessionKey": "main", "message": "hello", "idempotencyKey": "r1"})
+            assert (await peer.request("agent.wait", {"runId": "r1", "timeoutMs": 5000}))["status"] == "ok"
+        assert gateway.messaging.webhooks is not None
+        assert gateway.messaging.webhooks.lost >= 1
+        assert sink.heard == []
+
+
 async def test_a_try_that_failed_is_repeated_with_the_same_id_and_body() -> None:
     async with open_sink() as sink, opened([target(sink.port)]) as gateway:
         sink.answers = [
