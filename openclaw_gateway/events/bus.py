@@ -30,7 +30,7 @@ log = get_logger("events")
 @attrs.define(eq=False)
 class OutgoingEvent:
     """One event on its way. ``body`` is the OpenClaw frame without ``seq``; other dialects read ``payload`` (encoded
-    JSON). ``protobuf`` is what `protocol.protobuf` made of it for the first connection that speaks that dialect.
+    JSON). ``shared`` is what each dialect made of it for the first connection that speaks it, under the dialect's name.
     """
 
     name: str
@@ -41,7 +41,8 @@ class OutgoingEvent:
     droppable: bool
     numbered: bool
     state_version: dict[str, int] | None = None
-    protobuf: bytes | None = None
+    shared: dict[str, bytes | memoryview] = attrs.field(factory=dict)
+    leads: dict[int, bytes] = attrs.field(factory=dict)  # of small ones: all but the number, by the number's length
 
     def may_hear(self, role: str, scopes: frozenset[str]) -> bool:
         if self.role is not None and role != self.role:

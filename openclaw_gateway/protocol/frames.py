@@ -20,6 +20,7 @@ from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.value import Value
 
 __all__ = [
+    "EVENT_END",
     "MAX_ID_CHARS",
     "MAX_METHOD_CHARS",
     "NO_PARAMS",
@@ -29,6 +30,7 @@ __all__ = [
     "encode_error",
     "encode_event",
     "encode_ok",
+    "event_tail",
     "find_id",
     "splice_seq",
 ]
@@ -130,9 +132,17 @@ def encode_event(event: str, payload: Any, *, state_version: dict[str, int] | No
     return _encoder.encode(body)
 
 
+EVENT_END: Final = 1  # how many of an encoded event's last bytes `event_tail` stands for
+
+
+def event_tail(seq: int | None) -> bytes:
+    """What an encoded event ends with in place of its last `EVENT_END` bytes: all that differs between connections."""
+    return b"}" if seq is None else b',"seq":%d}' % seq
+
+
 def splice_seq(encoded: bytes, seq: int) -> bytes:
     """Add ``"seq":n`` to an encoded event. Per-connection numbering must not cost an encoding per connection."""
-    return b'%b,"seq":%d}' % (encoded[:-1], seq)
+    return encoded[:-EVENT_END] + event_tail(seq)
 
 
 def find_id(start: bytes) -> str | None:

@@ -20,6 +20,7 @@ from openclaw_gateway.protocol.errors import FORBIDDEN, INVALID_REQUEST, NOT_PAI
 from openclaw_gateway.value import Value
 
 __all__ = [
+    "EVENT_END",
     "Batch",
     "Call",
     "Invalid",
@@ -29,6 +30,7 @@ __all__ = [
     "encode_event",
     "encode_invalid",
     "encode_result",
+    "event_tail",
     "sniff",
     "splice_seq",
 ]
@@ -195,6 +197,14 @@ def encode_event(event: str, payload: Any, *, state_version: dict[str, int] | No
     return _encoder.encode({"jsonrpc": "2.0", "method": "event", "params": params})
 
 
+EVENT_END: Final = 2  # as in `protocol.frames`
+
+
+def event_tail(seq: int | None) -> bytes:
+    """What an encoded event ends with in place of its last `EVENT_END` bytes."""
+    return b"}}" if seq is None else b',"seq":%d}}' % seq
+
+
 def splice_seq(encoded: bytes, seq: int) -> bytes:
     """Add ``"seq":n`` to the params of an encoded event."""
-    return b'%b,"seq":%d}}' % (encoded[:-2], seq)
+    return encoded[:-EVENT_END] + event_tail(seq)

@@ -154,10 +154,18 @@ def encode_event(event: str, payload: Any, *, state_version: dict[str, int] | No
     return message.SerializeToString()
 
 
-def number_event(encoded: bytes, seq: int | None) -> bytes:
-    """The ServerFrame of an encoded event. Fields may come in any order, so ``seq`` goes behind the others."""
+def event_ends(size: int, seq: int | None) -> tuple[bytes, bytes]:
+    """What stands before and behind an encoded event of ``size`` bytes in its ServerFrame. Fields may come in any
+    order, so ``seq`` goes behind the others.
+    """
     tail = b"" if seq is None else b"\x10" + _varint(seq)
-    return b"\x1a%b%b%b" % (_varint(len(encoded) + len(tail)), encoded, tail)
+    return b"\x1a" + _varint(size + len(tail)), tail
+
+
+def number_event(encoded: bytes, seq: int | None) -> bytes:
+    """The ServerFrame of an encoded event."""
+    head, tail = event_ends(len(encoded), seq)
+    return b"%b%b%b" % (head, encoded, tail)
 
 
 def _varint(number: int) -> bytes:

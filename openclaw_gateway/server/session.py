@@ -41,7 +41,7 @@ from openclaw_gateway.protocol.frames import FrameFault
 from openclaw_gateway.rpc.table import CallError, MethodSpec
 from openclaw_gateway.server.closing import CloseScope
 from openclaw_gateway.server.core import ServerCore
-from openclaw_gateway.server.dialect import OPENCLAW, Dialect
+from openclaw_gateway.server.dialect import OPENCLAW, Dialect, event_frame, event_parts
 from openclaw_gateway.server.gatekeeper import Grant, Rejection, TransportCredential
 from openclaw_gateway.server.recording import record_channel
 from openclaw_gateway.server.secure import GREETINGS, OFFER, ChannelFault, SecureDoor, SecureLink
@@ -604,13 +604,10 @@ class Session:
         if event.numbered:
             writer.seq += 1
         seq = writer.seq if event.numbered else None
-        if self.dialect == "jsonrpc":
-            body = jsonrpc.encode_event(event.name, event.payload, state_version=event.state_version)
-            body = body if seq is None else jsonrpc.splice_seq(body, seq)
-        else:
-            body = self._dialect.event(event, seq)
-        writer.push(self._wrap(body))
-        writer.flush()
+        if self._secure is None:
+            writer.send(event_frame(self._dialect, self.dialect, event, seq))
+        else:  # sealed for one peer: these bytes can be nobody else's
+            writer.send(self._wrap(b"".join(event_parts(self._dialect, self.dialect, event, seq))))
         return not self.scope.closing
 
     def ping(self) -> int:

@@ -21,7 +21,7 @@ import socket as stdlib_socket
 import struct
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -83,6 +83,16 @@ class Wire(trio.abc.Stream):
     def try_send(self, data: bytes | bytearray | memoryview) -> int:
         """Send what the kernel takes right now and return how many bytes that were; 0 where nothing can be said now."""
         raise NotImplementedError
+
+    def try_send_parts(self, parts: Sequence[bytes | memoryview]) -> int:
+        """`try_send` of several pieces behind one another, which need not be joined for it."""
+        total = 0
+        for part in parts:
+            count = self.try_send(part)
+            total += count
+            if count < len(part):
+                break
+        return total
 
     async def send_part(self, view: memoryview) -> int:
         """Wait until some bytes can leave, send them, return how many. Cancelling loses at most nothing on a socket."""
@@ -153,12 +163,16 @@ class SocketWire(Wire):
             return 0
         try:
             return self._sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            return 0
         except OSError as exc:
-            if exc.errno in _NOT_NOW:
-                return 0
-            raise trio.BrokenResourceError(str(exc)) from exc
+            return _nothing_sent(exc)
+
+    def try_send_parts(self, parts: Sequence[bytes | memoryview]) -> int:
+        if self._sending:
+            return 0
+        try:
+            return self._sock.sendmsg(parts)
+        except OSError as exc:
+            return _nothing_sent(exc)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send everything or raise. A send that was cancelled or failed leaves the stream unusable: close it."""
@@ -235,6 +249,13 @@ class SocketWire(Wire):
     async def aclose(self) -> None:
         self.abort()
         await trio.lowlevel.checkpoint()
+
+
+def _nothing_sent(exc: OSError) -> int:
+    """0 where the kernel has no room right now; raises where the connection is gone."""
+    if isinstance(exc, BlockingIOError | InterruptedError) or exc.errno in _NOT_NOW:
+        return 0
+    raise trio.BrokenResourceError(str(exc)) from exc
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -2,11 +2,13 @@
 
 Owns the outgoing bytes of one WebSocket connection (design rule 7). It must not know what the frames mean. In the
 common case nothing waits: frames are appended and one non-blocking send takes them; only when the kernel takes less
-does a drain task run until the backlog is gone.
+does a drain task run until the backlog is gone. What goes to many connections at once is a `SharedFrame`: a frame from
+a server is not masked (RFC 6455 section 5.1), so all of them send the same bytes and only the ends are their own.
 
 Invariants: frames leave whole and in order; ``size`` (bytes accepted and not yet taken by the kernel) stays under the
-budget, except that a single frame may always go when nothing is pending; a droppable frame is refused first, at half
-the budget (WS-2); ``seq`` is counted only for frames that were taken (WS-3).
+budget, except that a single frame may always go when nothing is pending; what is shared counts in full for everyone
+who waits for it; it is never copied; a droppable frame is refused first, at half the budget (WS-2); ``seq`` is counted
+only for frames that were taken (WS-3).
 """
 
 from __future__ import annotations
@@ -20,23 +22,45 @@ import trio
 
 from openclaw_gateway.server.wire import Wire
 
-__all__ = ["Writer", "text_frame"]
+__all__ = ["SharedFrame", "Writer", "text_frame", "text_head"]
 
 _BATCH_BYTES: Final = 256 * 1024
 
 
-def text_frame(payload: bytes) -> bytes:
-    """One unmasked, unfragmented text frame (RFC 6455 section 5.2)."""
-    size = len(payload)
+def text_head(size: int) -> bytes:
+    """What stands before ``size`` bytes of an unmasked, unfragmented text frame (RFC 6455 section 5.2)."""
     if size < 126:
-        return b"\x81%c%b" % (size, payload)
-    if size < 65536:
-        return b"\x81\x7e%b%b" % (struct.pack("!H", size), payload)
-    return b"\x81\x7f%b%b" % (struct.pack("!Q", size), payload)
+        return b"\x81%c" % size
+    return b"\x81\x7e%b" % struct.pack("!H", size) if size < 65536 else b"\x81\x7f%b" % struct.pack("!Q", size)
+
+
+def text_frame(payload: bytes) -> bytes:
+    """One unmasked, unfragmented text frame."""
+    return text_head(len(payload)) + payload
+
+
+class SharedFrame:
+    """One frame in three parts, of which ``body`` is the same object for every connection that it goes to. Raises
+    `ValueError` without a ``tail``: the writer tells by it that the body has left.
+    """
+
+    __slots__ = ("body", "head", "size", "tail")
+
+    def __init__(self, head: bytes, body: bytes | memoryview, tail: bytes) -> None:
+        if not tail:
+            raise ValueError("a shared frame needs a tail of its own")
+        self.head = head
+        self.body = body
+        self.tail = tail
+        self.size = len(head) + len(body) + len(tail)
+
+    def __len__(self) -> int:
+        return self.size
 
 
 class Writer:
     __slots__ = (
+        "_begun",
         "_budget",
         "_drained",
         "_draining",
@@ -66,7 +90,8 @@ class Writer:
         self._spawn = spawn
         self._on_overflow = on_overflow
         self._on_broken = on_broken
-        self._pending: deque[bytes] = deque()
+        self._pending: deque[bytes | SharedFrame] = deque()
+        self._begun: tuple[bytes | memoryview, ...] = ()  # what is still to come of a shared frame
         self._drained: trio.Event | None = None
         self._rest: memoryview | None = None  # what a drain is sending
         self._draining = False
@@ -79,7 +104,7 @@ class Writer:
     def size(self) -> int:
         return self.queued - self.sent
 
-    def push(self, frame: bytes) -> None:
+    def push(self, frame: bytes | SharedFrame) -> None:
         """Take a frame that must not be dropped; over the budget the connection is given up (`on_overflow`)."""
         if self.closed:
             return
@@ -89,6 +114,24 @@ class Writer:
             return
         self._pending.append(frame)
         self.queued += len(frame)
+
+    def send(self, frame: bytes | SharedFrame) -> None:
+        """`push` and `flush`; where nothing waits, and that is nearly always, without the way through the queue."""
+        if self._rest is not None or self._pending or self.closed or not isinstance(frame, bytes):
+            self.push(frame)
+            self.flush()
+            return
+        try:
+            count = self._wire.try_send(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._fail()
+            return
+        self.queued += len(frame)
+        self.sent += count
+        if count < len(frame):
+            self._rest = memoryview(frame)[count:]
+            self._draining = True
+            self._spawn(self._drain)
 
     def has_room(self, *, droppable: bool) -> bool:
         """Whether an event may be queued now. Ask before giving it a ``seq``."""
@@ -106,27 +149,54 @@ class Writer:
 
     def _send_now(self) -> bool:
         """One send without waiting; False where something is left over in ``_rest``, for a drain to take on."""
-        batch = self._take_batch()
+        shared = isinstance(self._pending[0], SharedFrame)
+        batch = self._pending.popleft() if shared else self._take_batch()
         try:
-            count = self._wire.try_send(batch)
+            if isinstance(batch, SharedFrame):
+                count = self._wire.try_send_parts((batch.head, batch.body, batch.tail))
+            else:
+                count = self._wire.try_send(batch)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._fail()
             return True
         self.sent += count
-        if count < len(batch) or self._pending:
-            self._rest = memoryview(batch)[count:]
+        if count < len(batch) or self._pending or self._begun:
+            self._rest = self._begin(batch, count) if isinstance(batch, SharedFrame) else memoryview(batch)[count:]
         return self._rest is None
 
-    def _take_batch(self) -> bytes:
+    def _begin(self, frame: SharedFrame, count: int) -> memoryview:
+        """What is being sent of a shared frame that lost ``count`` bytes to the kernel; the rest goes to ``_begun``."""
+        head, body = len(frame.head), len(frame.body)
+        if count < head:
+            self._begun = (frame.body, frame.tail)
+            return memoryview(frame.head)[count:]
+        if count < head + body:
+            self._begun = (frame.tail,)
+            return memoryview(frame.body)[count - head :]
+        return memoryview(frame.tail)[count - head - body :]
+
+    def _take_batch(self) -> bytes | memoryview:
         """The next bytes to send: all that is pending, in pieces of about `_BATCH_BYTES` so that a close can get in
-        between.
+        between. The body of a shared frame is a piece of its own, as it is; what stands around it goes with its
+        neighbours.
         """
-        pending = self._pending
-        if len(pending) == 1:
-            return pending.popleft()
-        parts, size = [], 0
+        pending, begun = self._pending, self._begun
+        if len(begun) == 2:
+            self._begun = begun[1:]
+            return begun[0]
+        if len(pending) == 1 and not begun:
+            only = pending[0]
+            if isinstance(only, bytes):
+                pending.clear()
+                return only
+        parts, size = [*begun], 0
+        self._begun = ()
         while pending and size < _BATCH_BYTES:
             part = pending.popleft()
+            if isinstance(part, SharedFrame):
+                parts.append(part.head)
+                self._begun = (part.body, part.tail)
+                break
             parts.append(part)
             size += len(part)
         return b"".join(parts)
@@ -138,7 +208,7 @@ class Writer:
                     count = await self._wire.send_part(self._rest)
                     self.sent += count
                     self._rest = self._rest[count:]
-                self._rest = memoryview(self._take_batch()) if self._pending else None
+                self._rest = memoryview(self._take_batch()) if self._pending or self._begun else None
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._fail()
         finally:
@@ -147,6 +217,7 @@ class Writer:
 
     def _fail(self) -> None:
         self._pending.clear()
+        self._begun = ()
         self._rest = None
         self.closed = True
         self.sent = self.queued

@@ -89,7 +89,7 @@ def frames(form: Form) -> dict[str, tuple[bytes, Callable[[], object]]]:
     for name, (method, payload) in _answers().items():
         found[f"{name}, written"] = (dialect.ok("17", method, payload), _writing(dialect, method, payload))
     for name, (event, payload) in _events().items():
-        first = dialect.event(make_event(event, payload), 1234)
+        first = b"".join(dialect.event(make_event(event, payload), 1234))
         found[f"{name} event, written"] = (first, _telling(dialect, event, payload))
     return found
 
@@ -109,7 +109,7 @@ def _writing(dialect: Dialect, method: str, payload: Any) -> Callable[[], object
 
 
 def _telling(dialect: Dialect, event: str, payload: Any) -> Callable[[], object]:
-    return lambda: dialect.event(make_event(event, payload), 1234)
+    return lambda: b"".join(dialect.event(make_event(event, payload), 1234))
 
 
 def _each(work: Callable[[], object], seconds: float) -> float:

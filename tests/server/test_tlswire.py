@@ -20,7 +20,7 @@ import trustme
 
 from openclaw_gateway.server.tlswire import TlsWire
 from openclaw_gateway.server.wire import SocketWire
-from openclaw_gateway.server.writer import Writer
+from openclaw_gateway.server.writer import SharedFrame, Writer
 
 CA = trustme.CA()
 SERVER = CA.issue_cert("localhost")
@@ -147,8 +147,8 @@ async def test_the_writer_keeps_frames_whole_when_the_peer_is_slow() -> None:
     frames = [bytes([number % 251]) * 30_000 for number in range(200)]
     async with tls_pair() as (wire, stream, _), trio.open_nursery() as nursery:
         writer = Writer(wire, budget=10**8, spawn=nursery.start_soon, on_overflow=lambda: None, on_broken=lambda: None)
-        for frame in frames:
-            writer.push(frame)
+        for number, frame in enumerate(frames):
+            writer.push(frame if number % 3 else SharedFrame(frame[:4], memoryview(frame)[4:-2], frame[-2:]))
             writer.flush()
         writer.finish(b"the end", keep_pending=True)
         want = b"".join(frames) + b"the end"
