@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from openclaw_gateway import Gateway, GatewayConfig, open_gateway, serve_gateway
-from openclaw_gateway.app import STOP_SECONDS
+from openclaw_gateway.app.life import STOP_SECONDS
 from openclaw_gateway.config.schema import AuthConfig, TransportsConfig, WebSocketConfig
 from openclaw_gateway.server.listener import AcceptStalled
 from openclaw_gateway.store import open_store
@@ -68,7 +68,7 @@ def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 # Reached while everything inside has ended, and before the store's own thread has.
                 ended.append("store")
 
-    monkeypatch.setattr("openclaw_gateway.app.open_store", watched)
+    monkeypatch.setattr("openclaw_gateway.app.services.open_store", watched)
     return ended
 
 
@@ -121,7 +121,7 @@ async def test_life4_a_service_that_crashes_ends_the_gateway_as_itself(
         await crash.wait()
         raise AcceptStalled(3)
 
-    monkeypatch.setattr("openclaw_gateway.app.watch_accepts", stalled)
+    monkeypatch.setattr("openclaw_gateway.app.watchers.watch_accepts", stalled)
     ready, cancelled = trio.Event(), False
     async with trio.open_nursery() as clients:
         with pytest.raises(AcceptStalled):  # noqa: PT012 - the body is what gets cancelled
@@ -147,7 +147,7 @@ async def test_two_errors_leave_as_a_group(monkeypatch: pytest.MonkeyPatch) -> N
         finally:
             raise AcceptStalled(3)
 
-    monkeypatch.setattr("openclaw_gateway.app.watch_accepts", stalled)
+    monkeypatch.setattr("openclaw_gateway.app.watchers.watch_accepts", stalled)
     with pytest.raises(ExceptionGroup) as group:
         async with open_memory_gateway(_config()):
             raise UserBug

@@ -8,9 +8,10 @@ from pathlib import Path
 import attrs
 import pytest
 
-from openclaw_gateway import GatewayConfig, app
+from openclaw_gateway import GatewayConfig
 from openclaw_gateway.agents import rows as agent_rows
 from openclaw_gateway.agents import subprocess, trimming
+from openclaw_gateway.app import life
 from openclaw_gateway.channels import discord, telegram, whatsapp
 from openclaw_gateway.channels import hub as channel_hub
 from openclaw_gateway.channels import service as channel_service
@@ -252,8 +253,8 @@ BOUNDS = {
     "tokens of one person who logged in": login.MAX_PER_PERSON,
     "answer of an OpenID provider": provider.MAX_ANSWER,
     "time for an answer of an OpenID provider": provider.ANSWER_SECONDS,
-    "drain of all connections": app.DRAIN_SECONDS,
-    "the whole stop": app.STOP_SECONDS,
+    "drain of all connections": life.DRAIN_SECONDS,
+    "the whole stop": life.STOP_SECONDS,
 }
 ROWS = {
     row[0]: row[1:]
@@ -277,4 +278,4 @@ def test_each_limit_is_the_one_in_the_code(limit: str) -> None:
 
 
 def test_life4_the_drain_fits_into_the_stop_and_the_stop_into_five_seconds() -> None:
-    assert session.GOODBYE_SECONDS < app.DRAIN_SECONDS < app.STOP_SECONDS < 5
+    assert session.GOODBYE_SECONDS < life.DRAIN_SECONDS < life.STOP_SECONDS < 5

@@ -20,6 +20,7 @@ from openclaw_gateway.ops.health import Health
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.addresses import parse_networks
 from openclaw_gateway.server.addresses import BindFailed
+from openclaw_gateway.server.listener import Probed
 from openclaw_gateway.server.listening import MAIN, Listener, ListenerPlan, Listening, Preface, TlsLayer
 from openclaw_gateway.server.ownaddresses import own_lan_addresses
 from openclaw_gateway.server.plans import client_auth_kinds, listener_plans, named_hosts
@@ -68,6 +69,17 @@ class ConfiguredListeners:
         """Hex SHA-256 of the certificate that the main listener shows; None without TLS."""
         tls = self.main.plan.tls if self.main is not None else None
         return tls.fingerprint if tls is not None else None
+
+    def probe_address(self) -> Probed | None:
+        """Where the gateway looks whether it can be reached; None where it could not connect to itself."""
+        main = self.main
+        if main is None:
+            return None
+        host, port = main.addresses[0]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+        if main.plan.network.refusal(host) is not None or main.plan.preface is not None:
+            return None  # whoever may not connect cannot look
+        return Probed(host, port, tls=main.plan.tls is not None)
 
     def tls_view(self) -> dict[str, Any] | None:
         """How the certificate is doing, for ``status``; None: nothing is encrypted."""

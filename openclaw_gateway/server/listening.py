@@ -217,6 +217,12 @@ class Listening:
         self._connections = connections
 
     @property
+    def port(self) -> int:
+        """The TCP port of the main listener; 0 where nothing is listened on."""
+        main = self.get(MAIN)
+        return main.port if main is not None else 0
+
+    @property
     def serving(self) -> bool:
         """Whether listeners can be opened."""
         return self._connections is not None

@@ -22,7 +22,16 @@ from openclaw_gateway.server.core import Limits
 from openclaw_gateway.server.gatekeeper import GatekeeperRules
 from openclaw_gateway.server.http import HttpRules
 
-__all__ = ["gatekeeper_rules", "http_rules", "life_rules", "limits", "network_rules", "tailnet_identity", "vouch_rules"]
+__all__ = [
+    "gatekeeper_rules",
+    "heartbeat_seconds",
+    "http_rules",
+    "life_rules",
+    "limits",
+    "network_rules",
+    "tailnet_identity",
+    "vouch_rules",
+]
 
 
 def _networks(entries: tuple[str, ...]) -> NetworkSet:
@@ -154,3 +163,8 @@ def limits(config: GatewayConfig) -> Limits:
         tick_interval_ms=websocket.tick_interval_ms,
         handshake_seconds=websocket.handshake_timeout_ms / 1000,
     )
+
+
+def heartbeat_seconds(config: GatewayConfig) -> dict[str, float]:
+    websocket = config.transports.websocket
+    return {"interval": websocket.ping_interval_ms / 1000, "timeout": websocket.ping_timeout_ms / 1000}

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "openclaw_gateway"
 SECRET = re.compile(r"(token|secret|password|passphrase|digest|credential|bearer|hmac|_right)s?$", re.IGNORECASE)
 # Places that compare words about secrets, or our own configuration with itself, never with what a peer sent.
 HARMLESS = {
-    ("app.py", "_secrets(before) != _secrets(auth)"): "two configurations of ours",
+    ("app/reloading.py", "_secrets(before) != _secrets(auth)"): "two configurations of ours",
     ("ops/auditchain.py", "hashlib.sha256(line[:at] + b'}').hexdigest() != links.hash"): "a checksum of the file",
     ("config/rules.py", "auth.type != 'token'"): "the name of a kind",
 }

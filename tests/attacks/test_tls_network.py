@@ -195,7 +195,7 @@ async def test_mtls_a_certificate_that_is_signed_but_not_on_record_is_refused(tm
         identity, _ = await certified(gateway, tmp_path)
         new = make_request()
         where = ClientCertificate(tmp_path / "stolen.pem", tmp_path / "stolen-key.pem")
-        keep(new, gateway._certificates.authority.sign(new.csr, identity.device_id).pem, where)
+        keep(new, gateway._parts.services.certificates.authority.sign(new.csr, identity.device_id).pem, where)
         with pytest.raises(ConnectFailed):
             async with connected(gateway, client_certificate=where):
                 pass
@@ -205,7 +205,7 @@ async def test_mtls_an_expired_certificate_is_refused(tmp_path: Path) -> None:
     async with victim(tmp_path / "state", "required") as gateway:
         new = make_request()
         where = ClientCertificate(tmp_path / "old.pem", tmp_path / "old-key.pem")
-        keep(new, gateway._certificates.authority.sign(new.csr, "ab" * 32, days=0).pem, where)
+        keep(new, gateway._parts.services.certificates.authority.sign(new.csr, "ab" * 32, days=0).pem, where)
         await trio.sleep(1.1)  # the dates of a certificate are whole seconds
         code, said = await run(
             "curl", "-sSk", "--cert", str(where.cert_path), "--key", str(where.key_path),

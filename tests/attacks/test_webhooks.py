@@ -61,8 +61,8 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 
 def _hooks(gateway: Gateway) -> inbound.InboundHooks:
-    assert gateway._hooks is not None
-    return gateway._hooks
+    assert gateway._parts.on_demand.hooks is not None
+    return gateway._parts.on_demand.hooks
 
 
 def _messages(gateway: Gateway) -> int:

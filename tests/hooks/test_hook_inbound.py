@@ -75,8 +75,8 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 
 def hooks(gateway: Gateway) -> inbound.InboundHooks:
-    assert gateway._hooks is not None
-    return gateway._hooks
+    assert gateway._parts.on_demand.hooks is not None
+    return gateway._parts.on_demand.hooks
 
 
 def recorder(gateway: Gateway, agent: str = "main") -> Recorder:
@@ -175,7 +175,7 @@ async def test_wire9_methods_paths_and_tokens_in_the_address(gateway: Gateway) -
 
 async def test_hooks_are_off_by_default_and_go_off_on_a_reload() -> None:
     async with open_victim() as gateway:
-        assert gateway._hooks is None
+        assert gateway._parts.on_demand.hooks is None
         assert (await post(gateway, "wake", {"text": "x"}))[0] == 404
     async with open_victim(hooks=CONFIG, agents=AGENTS) as gateway:
         assert (await post(gateway, "wake", {"text": "x"}))[0] == 200

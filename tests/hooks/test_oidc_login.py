@@ -97,8 +97,8 @@ async def opened(user: dict[str, Any] | None = None, **changes: Any) -> AsyncIte
 
 
 def logins(gateway: Gateway) -> login.OidcLogin:
-    assert gateway._login is not None
-    return gateway._login
+    assert gateway._parts.on_demand.login is not None
+    return gateway._parts.on_demand.login
 
 
 async def test_s013_an_operator_logs_in_and_works() -> None:
@@ -162,7 +162,7 @@ async def test_a_person_has_few_tokens_and_the_oldest_gives_way() -> None:
 
 async def test_it_is_off_by_default() -> None:
     async with open_gateway(GatewayConfig(port=0), env={}) as gateway:
-        assert gateway._login is None
+        assert gateway._parts.on_demand.login is None
         assert (await http(gateway.port, "GET", "/auth/login"))[0] == 404
         assert (await http(gateway.port, "GET", "/auth/callback?code=a&state=b"))[0] == 404
 
@@ -223,7 +223,7 @@ async def test_an_answer_that_was_tampered_with_is_refused(change: Callable[[str
         status, _, body = await browser.get(change(_path(at_provider(server, await browser.begin()))))
         assert status in {400, 403, 502}
         assert "ocg_" not in body
-        assert gateway._keys.names("login-") == []
+        assert gateway._parts.services.keys.names("login-") == []
 
 
 def _hmac_with_the_public_key(server: OidcServer, claims: dict[str, Any]) -> str:
@@ -268,7 +268,7 @@ async def test_algorithm_confusion_and_foreign_signatures(how: str) -> None:
         server.names_algorithm = False
         status, _, body = await Browser(gateway.port).log_in(server)
         assert status == 403, body
-        assert gateway._keys.names("login-") == []
+        assert gateway._parts.services.keys.names("login-") == []
 
 
 CLAIMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -298,7 +298,7 @@ async def test_a_token_that_does_not_fit_logs_nobody_in(what: str) -> None:
         server.change_claims = CLAIMS[what]
         status, _, body = await Browser(gateway.port).log_in(server)
         assert status == 403, body
-        assert gateway._keys.names("login-") == []
+        assert gateway._parts.services.keys.names("login-") == []
 
 
 METADATA: dict[str, dict[str, Any]] = {
@@ -350,7 +350,7 @@ async def test_v16_a_login_that_ends_under_other_rules_is_none() -> None:
 
         server.change_claims = change
         assert (await browser.get(address))[0] == 409
-        assert gateway._keys.names("login-") == []
+        assert gateway._parts.services.keys.names("login-") == []
 
 
 async def test_a_key_that_was_changed_is_fetched_anew_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

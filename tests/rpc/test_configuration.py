@@ -153,13 +153,13 @@ async def test_cfg3_the_watcher_takes_a_changed_file_over_by_itself(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with home.open() as gateway, connect_peer(gateway) as peer:
-        applied, apply = trio.Event(), gateway.apply
+        applied, apply = trio.Event(), gateway._reloading.apply
 
         def tell(*args: Any) -> None:
             apply(*args)
             applied.set()
 
-        monkeypatch.setattr(gateway, "apply", tell)
+        monkeypatch.setattr(gateway._reloading, "apply", tell)
         home.write(_config(transports={"websocket": {"concurrentConnections": 7}}))
         await applied.wait()
         assert (await peer.request("config.get"))["appliedConfigHash"] == home.load().hash
@@ -180,7 +180,7 @@ async def test_cfg3_limits_and_origins_apply_without_a_dropped_socket(home: Home
         )
         assert (await peer.request("health"))["ok"]
         assert gateway._http.rules.cors_origins == ("https://a.example",)
-        assert gateway._heartbeat.interval == 5.0
+        assert gateway._parts.heartbeat.interval == 5.0
         async with connect_peer(gateway) as late:
             assert late.hello["policy"]["maxPayload"] == 70_000
         assert gateway.gatekeeper.rules.origins.allowed
@@ -321,7 +321,7 @@ async def test_cfg3_another_port_moves_the_listener_and_drops_nobody(home: Home)
         peer = await _dial(old)
         home.change(gateway, _config(port=new))
         assert gateway.port == new
-        assert gateway._probe_address() == Probed("127.0.0.1", new)
+        assert gateway.configured.probe_address() == Probed("127.0.0.1", new)
         assert (await peer.request("health"))["ok"]
         other = await _dial(new)
         assert (await other.request("health"))["ok"]

@@ -29,7 +29,7 @@ PHONE: dict[str, Any] = {**NODE, "client_id": "openclaw-ios"}
 async def joining() -> AsyncIterator[Gateway]:
     """A gateway that listens, and says of itself that it is reached at its own loopback address."""
     async with open_gateway(CONFIG, env={}) as gateway:
-        gateway.config = attrs.evolve(CONFIG, public_url=f"http://127.0.0.1:{gateway.port}")
+        gateway._in_force.config = attrs.evolve(CONFIG, public_url=f"http://127.0.0.1:{gateway.port}")
         yield gateway
 
 
@@ -132,7 +132,7 @@ async def test_a_join_url_needs_https_or_this_host_and_served_http(joining: Gate
         "https://gw.example/x/j/"
     )
     transports = attrs.evolve(CONFIG.transports, http=attrs.evolve(CONFIG.transports.http, enabled=False))
-    joining.config = attrs.evolve(joining.config, transports=transports)
+    joining._in_force.config = attrs.evolve(joining.config, transports=transports)
     assert "gateway.transports.http.enabled" in (await make_refused(joining, joinUrl=True)).message
 
 

@@ -336,8 +336,8 @@ async def test_a_further_listener_that_cannot_become_what_it_should_does_not_sta
 async def test_the_self_probe_does_not_ask_where_it_may_not_connect() -> None:
     config = attrs.evolve(CONFIG, network=NetworkConfig(allow=("192.0.2.0/24",)))
     async with open_gateway(config, env={}) as gateway:
-        assert gateway._probe_address() is None
+        assert gateway.configured.probe_address() is None
     async with open_gateway(CONFIG, env={}) as gateway:
-        probed = gateway._probe_address()
+        probed = gateway.configured.probe_address()
         assert probed is not None
         assert (probed.port, probed.tls) == (gateway.port, False)

@@ -287,7 +287,7 @@ async def test_a_gateway_over_tls_serves_websocket_rpc_and_probes(tmp_path: Path
         answer = await get(address, "/health", tls_fingerprint=gateway.tls_fingerprint)
         assert answer.status == 200
         assert gateway.health.parts["tls"] is None
-        probed = gateway._probe_address()
+        probed = gateway.configured.probe_address()
         assert probed is not None
         assert probed.tls
         assert await _answers(probed, 5.0)

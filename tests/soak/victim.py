@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from openclaw_gateway import app
-from openclaw_gateway.app import Gateway
+from openclaw_gateway.app import Gateway, watchers
 from openclaw_gateway.cli.main import main
 from openclaw_gateway.config.watch import ConfigChange
 from openclaw_gateway.ops import logfile, loop, supervision
@@ -55,7 +55,7 @@ class Chaos:
     def __init__(self, gateway: Gateway) -> None:
         self.tripped = dict.fromkeys(PARTS, 0)
         self._left = dict.fromkeys(PARTS, 0)
-        heartbeat, monitor, book = gateway._heartbeat, gateway.loop, gateway._book
+        heartbeat, monitor, book = gateway._parts.heartbeat, gateway.loop, gateway._book
         chaos = self
 
         class Delays(deque[float]):
@@ -66,8 +66,9 @@ class Chaos:
         heartbeat.look = self._before("heartbeat", heartbeat.look)  # type: ignore[method-assign]
         monitor._delays = Delays(maxlen=monitor._delays.maxlen)
         book.expire = self._before("pairing", book.expire)  # type: ignore[method-assign]
-        gateway._health_changed = self._before("health", gateway._health_changed)  # type: ignore[method-assign]
-        gateway.take_over = self._before("config", gateway.take_over)  # type: ignore[method-assign]
+        news, reloading = gateway._parts.news, gateway._reloading
+        news.health_changed = self._before("health", news.health_changed)  # type: ignore[method-assign]
+        reloading.take_over = self._before("config", reloading.take_over)  # type: ignore[method-assign]
         publish = gateway.events.publish_nowait
 
         def publish_nowait(event: str, *args: Any, **kwargs: Any) -> int:
@@ -190,7 +191,7 @@ def register(gateway: Gateway) -> None:
 def hurry(gateway: Gateway, turn: float) -> None:
     """Services take a turn every ``turn`` seconds; see `TURN`."""
     gateway._core.limits = attrs.evolve(gateway._core.limits, tick_interval_ms=round(turn * 1000))
-    gateway._heartbeat.configure(interval=turn * 100, timeout=turn * 100)
+    gateway._parts.heartbeat.configure(interval=turn * 100, timeout=turn * 100)
 
 
 _open_gateway = app.open_gateway
@@ -210,6 +211,6 @@ if __name__ == "__main__":
         sys.exit("the soak victim runs with a state directory of its own only")
     if TURN:
         supervision.FIRST_SECONDS = supervision.LONGEST_SECONDS = TURN / 2  # type: ignore[misc]
-        devices.UPKEEP_SECONDS = loop._INTERVAL = app.HEALTH_EVENT_SECONDS = TURN  # type: ignore[misc]
+        devices.UPKEEP_SECONDS = loop._INTERVAL = watchers.HEALTH_EVENT_SECONDS = TURN  # type: ignore[misc]
     app.open_gateway = open_gateway
     main()
