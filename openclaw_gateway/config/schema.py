@@ -47,7 +47,6 @@ __all__ = [
     "AgentEntry",
     "AgentsConfig",
     "AuthConfig",
-    "AuthType",
     "AutoApproveConfig",
     "ChannelConfig",
     "ChatCompletionsConfig",
