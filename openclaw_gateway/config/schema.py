@@ -1,6 +1,7 @@
 """The configuration tree: one frozen, keyword-only attrs class per block of openclaw.json.
 
-Owns names, types and defaults; `config.load` owns reading, `config.rules` owns what is allowed together. Times are
+Owns names, types and defaults; `accessblocks`, `agentblocks` and `hookblocks` have the blocks of these subjects, and
+everybody imports them from here. `config.load` owns reading, `config.rules` owns what is allowed together. Times are
 in the unit their name says (``_ms``) or seconds; sizes are bytes. Python names are the snake_case of the JSON names.
 """
 
@@ -12,7 +13,34 @@ from typing import Any, Literal
 
 import attrs
 
-from openclaw_gateway.config.hookblocks import HooksConfig, OidcConfig
+from openclaw_gateway.config.accessblocks import (
+    AuthConfig,
+    AuthType,
+    AutoApproveConfig,
+    DirectMessageConfig,
+    NodeCommandsConfig,
+    NodesConfig,
+    PairingConfig,
+    PasswordPolicy,
+    RefreshConfig,
+    TrustedProxyConfig,
+)
+from openclaw_gateway.config.agentblocks import (
+    AgentDefaults,
+    AgentEntry,
+    AgentsConfig,
+    ChatCompletionsConfig,
+    EndpointsConfig,
+    HttpSurfaceConfig,
+    ModelChoice,
+    ModelEntry,
+    ModelsConfig,
+    ProviderConfig,
+    SessionConfig,
+    SessionResetConfig,
+    TranscriptConfig,
+)
+from openclaw_gateway.config.hookblocks import HooksConfig
 from openclaw_gateway.value import Value
 
 __all__ = [
@@ -57,52 +85,6 @@ __all__ = [
     "WebSocketConfig",
     "WideAreaConfig",
 ]
-
-AuthType = Literal["token", "password", "none", "trusted-proxy"]
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class RefreshConfig(Value):
-    enabled: bool = True
-    max_uses: int = 1000
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class PasswordPolicy(Value):
-    min_length: int = 12
-    require_uppercase: bool = False
-    require_lowercase: bool = False
-    require_numbers: bool = False
-    require_symbols: bool = False
-    max_age: float | None = None  # seconds; "90d" in the file
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class TrustedProxyConfig(Value):
-    """Which words of a trusted proxy name a person. Header names are lower case."""
-
-    user_header: str | None = None  # None: nobody is named, and nobody is let in by name
-    required_headers: tuple[str, ...] = ()
-    allow_users: tuple[str, ...] = ()  # (): everybody whom the proxy let through
-    allow_loopback: bool = False  # a proxy on this very host; it needs `secret` too
-    secret: str | None = attrs.field(default=None, repr=False)
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class AuthConfig(Value):
-    type: AuthType = "token"
-    token: str | None = attrs.field(default=None, repr=False)
-    password: str | None = attrs.field(default=None, repr=False)
-    password_hash: str | None = attrs.field(default=None, repr=False)
-    password_changed_at: float | None = None  # Unix seconds; max_age counts from here
-    policy: PasswordPolicy | None = None
-    expires_in: float | None = None  # seconds; "24h" in the file
-    refresh: RefreshConfig = attrs.field(factory=RefreshConfig)
-    allow_tailscale: bool | None = None
-    allow_query_token: bool = True
-    trusted_proxy: TrustedProxyConfig = attrs.field(factory=TrustedProxyConfig)
-    identity_scopes: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)  # a verified user -> operator scopes
-    oidc: OidcConfig = attrs.field(factory=OidcConfig)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -187,35 +169,6 @@ class ControlUiConfig(Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class AutoApproveConfig(Value):
-    loopback: bool = True
-    own_tailnet: bool = True
-    lan: tuple[str, ...] = ()  # CIDRs
-    shared_secret: Literal["off", "baseline"] = "off"  # noqa: S105 - a word, not a secret
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class PairingConfig(Value):
-    auto_approve: AutoApproveConfig = attrs.field(factory=AutoApproveConfig)
-    request_ttl_ms: int = 300_000
-    setup_code_ttl_ms: int = 600_000
-    sender_code_ttl_ms: int = 3_600_000  # how long a code for a direct-message sender is good
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class NodeCommandsConfig(Value):
-    allow: tuple[str, ...] = ()  # exact command names
-    deny: tuple[str, ...] = ()
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class NodesConfig(Value):
-    invoke_timeout_ms: int = 30_000
-    secure_channel: Literal["off", "on", "required"] = "on"
-    commands: NodeCommandsConfig = attrs.field(factory=NodeCommandsConfig)
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RouteConfig(Value):
     """One more way to the remote gateway."""
 
@@ -263,121 +216,10 @@ class TunnelConfig(Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class DirectMessageConfig(Value):
-    policy: Literal["open", "pairing", "closed", "allowlist"] = "pairing"
-    allow_from: tuple[str, ...] = ()
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ChannelConfig(Value):
     enabled: bool = True
     dm: DirectMessageConfig = attrs.field(factory=DirectMessageConfig)
     extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False)  # what the channel's own adapter reads
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class ModelChoice(Value):
-    """``provider/model``; a bare text in the file means ``primary``."""
-
-    primary: str | None = None
-    fallbacks: tuple[str, ...] = ()
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class AgentDefaults(Value):
-    model: ModelChoice = attrs.field(factory=ModelChoice)
-    timeout_seconds: int = 600
-    context_tokens: int = 100_000  # what of a session is handed to a model
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class AgentEntry(Value):
-    id: str
-    name: str | None = None
-    default: bool = False
-    kind: Literal["model", "echo", "subprocess", "plugin"] = "model"
-    model: ModelChoice = attrs.field(factory=ModelChoice)
-    system_prompt: str | None = None
-    command: tuple[str, ...] = ()  # of a subprocess agent: argv
-    env: Mapping[str, str] = attrs.field(factory=dict, repr=False)  # of a subprocess agent, besides PATH and the like
-    plugin: str | None = None  # the name an installed package offers; default: the agent's id
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class AgentsConfig(Value):
-    defaults: AgentDefaults = attrs.field(factory=AgentDefaults)
-    list: tuple[AgentEntry, ...] = ()
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class ModelEntry(Value):
-    """What is known of one model of a service. Sizes are tokens."""
-
-    id: str
-    name: str | None = None
-    input: tuple[Literal["text", "image"], ...] | None = None  # None: images too where the service is one we know
-    reasoning: bool = False
-    context_window: int | None = None
-    context_tokens: int | None = None
-    max_tokens: int | None = None
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class ProviderConfig(Value):
-    """A model service. Without ``api`` it speaks what its name stands for (anthropic, openai, google), or OpenAI's."""
-
-    api: Literal["anthropic-messages", "openai-completions", "google-generative-ai"] | None = None
-    base_url: str | None = None
-    api_key: str | None = attrs.field(default=None, repr=False)
-    auth_header: bool = False  # the key goes into Authorization: Bearer, whatever the API's own header
-    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    max_tokens: int | None = None
-    timeout_seconds: int = 120
-    models: tuple[ModelEntry, ...] = ()
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class ModelsConfig(Value):
-    providers: Mapping[str, ProviderConfig] = attrs.field(factory=dict)
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class ChatCompletionsConfig(Value):
-    enabled: bool = False
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class EndpointsConfig(Value):
-    chat_completions: ChatCompletionsConfig = attrs.field(factory=ChatCompletionsConfig)
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class HttpSurfaceConfig(Value):
-    """The ``gateway.http`` block: optional parts of the HTTP side."""
-
-    endpoints: EndpointsConfig = attrs.field(factory=EndpointsConfig)
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class SessionResetConfig(Value):
-    mode: Literal["none", "daily", "idle"] = "none"
-    at_hour: int = 4
-    idle_minutes: int = 120
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class TranscriptConfig(Value):
-    """How much of conversations is kept, in bytes."""
-
-    max_bytes: int = 32 * 1024 * 1024
-    max_total_bytes: int = 512 * 1024 * 1024
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class SessionConfig(Value):
-    dm_scope: Literal["main", "per-peer", "per-channel-peer", "per-account-channel-peer"] = "per-channel-peer"
-    reset: SessionResetConfig = attrs.field(factory=SessionResetConfig)
-    transcript: TranscriptConfig = attrs.field(factory=TranscriptConfig)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

@@ -22,11 +22,12 @@ from typing import Final
 
 import attrs
 
+from openclaw_gateway.config.accessblocks import AuthType
 from openclaw_gateway.config.issues import ConfigError, ConfigIssue
 from openclaw_gateway.config.paths import generated_token_path
 from openclaw_gateway.config.redact import MARKER
 from openclaw_gateway.config.rules import PASSWORD_VARIABLE, TOKEN_VARIABLE, is_loopback_bind
-from openclaw_gateway.config.schema import AuthType, GatewayConfig
+from openclaw_gateway.config.schema import GatewayConfig
 from openclaw_gateway.value import Value
 
 __all__ = ["ResolvedAuth", "fingerprint", "resolve_auth"]

@@ -1,7 +1,8 @@
 """A tree of plain values → the attrs tree, with a verdict on every key.
 
-Owns aliases, unknown keys, and what takes the place of a value that cannot be used. Must not know where the tree came
-from (file, last-known-good, flags) nor which combinations are allowed (`config.rules`).
+Owns unknown keys, and what takes the place of a value that cannot be used (`config.closed` lists where that is a closed
+door). Must not know where the tree came from (file, last-known-good, flags), other names of a setting
+(`config.canonical` has replaced them) nor which combinations are allowed (`config.rules`).
 
 Invariants: always returns a whole `GatewayConfig`; every deviation from what was written is an issue. A value in
 harmless places falls back to the last-known-good one, then to the default. A setting that decides who may come in
@@ -11,20 +12,19 @@ fatal. An entry of a list or of a map of blocks is in use whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import attrs
 
+from openclaw_gateway.config.canonical import NOT_A_CHANNEL, Tree, canonicalise
+from openclaw_gateway.config.closed import CLOSED, FATAL
 from openclaw_gateway.config.interpolate import plain
 from openclaw_gateway.config.issues import ConfigIssue, Severity, nearest
 from openclaw_gateway.config.leaves import BadValueError, read_leaf, unresolved
 from openclaw_gateway.config.schema import ChannelConfig, DirectMessageConfig, GatewayConfig
 from openclaw_gateway.config.settings import (
-    ALIASES,
     FOREIGN_BLOCKS,
-    SECRETS,
-    VALUE_ALIASES,
     Collection,
     Setting,
     block_class,
@@ -37,72 +37,12 @@ from openclaw_gateway.config.settings import (
 )
 from openclaw_gateway.value import Value
 
-__all__ = ["CLOSED", "FATAL", "Structured", "canonicalise", "structure"]
+__all__ = ["CLOSED", "FATAL", "Structured", "Tree", "canonicalise", "structure"]
 
-# Wrong here, nothing may be guessed.
-FATAL: Final = SECRETS | {
-    "gateway.auth.type",
-    "gateway.network.allow",  # without the bad entry, either list would let somebody in
-    "gateway.network.deny",
-    "gateway.tls.enabled",
-}
-
-# A list that cannot be read must not turn into an empty one, which would ask for nothing or let everybody in: a header
-# that no proxy sends, a user that no proxy can name (a comma names nobody, policy.vouching).
-UNREADABLE_HEADER: Final = "x-openclaw-required-headers-unreadable"
-NOBODY: Final = "(nobody, unreadable)"
-
-# Wrong here, the door is closed.
-CLOSED: Final[Mapping[str, Any]] = {
-    "gateway.nodes.secureChannel": "required",
-    "gateway.bind": "loopback",
-    "gateway.customBindHost": None,
-    "gateway.auth.allowTailscale": False,
-    "gateway.auth.allowQueryToken": False,
-    "gateway.auth.expiresIn": 86_400.0,
-    "gateway.auth.passwordChangedAt": 0.0,
-    "gateway.auth.policy.maxAge": 7_776_000.0,
-    "gateway.auth.refresh.enabled": False,
-    "gateway.auth.policy.requireUppercase": True,
-    "gateway.auth.policy.requireLowercase": True,
-    "gateway.auth.policy.requireNumbers": True,
-    "gateway.auth.policy.requireSymbols": True,
-    "gateway.tailscale.mode": "off",
-    "gateway.controlUi.allowedOrigins": (),
-    "gateway.trustedProxies": (),
-    "gateway.clientAddressHeader": "x-forwarded-for",
-    "gateway.auth.trustedProxy.userHeader": None,
-    "gateway.auth.trustedProxy.requiredHeaders": (UNREADABLE_HEADER,),
-    "gateway.auth.trustedProxy.allowUsers": (NOBODY,),
-    "gateway.auth.trustedProxy.allowLoopback": False,
-    "gateway.auth.identityScopes": {},
-    "gateway.proxyProtocol": False,
-    "gateway.tls.clientAuth": "required",
-    "gateway.pairing.autoApprove.loopback": False,
-    "gateway.pairing.autoApprove.ownTailnet": False,
-    "gateway.pairing.autoApprove.lan": (),
-    "gateway.pairing.autoApprove.sharedSecret": "off",
-    "gateway.transports.http.cors.enabled": False,
-    "gateway.transports.http.cors.origins": (),
-    "discovery.mdns.mode": "off",
-    "discovery.wideArea.domain": None,
-    "gateway.auth.oidc.allowUsers": (),
-    "gateway.auth.oidc.scopes": (),
-    "hooks.enabled": False,
-    "hooks.allowedAgentIds": (),
-    "channels.*.dm.policy": "pairing",
-    "channels.*.dm.allowFrom": (),
-}
-
-# Blocks under ``channels`` that are no channel.
-_NOT_A_CHANNEL: Final = frozenset({"defaults", "modelByChannel"})
 _MAX_CHANNELS: Final = 200
 _MAX_ENTRIES: Final = 200
 _MAX_IGNORED: Final = 1_000
-
 _LEFT_OUT: Final = "this entry is not in use"
-
-Tree = dict[str, Any]
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -110,93 +50,6 @@ class Structured(Value):
     config: GatewayConfig
     issues: tuple[ConfigIssue, ...]
     ignored: tuple[str, ...]
-
-
-def canonicalise(tree: Tree) -> tuple[Tree, tuple[ConfigIssue, ...]]:
-    """A copy with OpenClaw's names replaced by ours. Conflicts are reported and settled on the closed side."""
-    out = _copy(tree)
-    issues: list[ConfigIssue] = []
-    for alias, target in ALIASES.items():
-        if "*" not in alias:
-            _rename(out, alias, target, issues)
-            continue
-        channels = out.get("channels")
-        for name in list(channels) if isinstance(channels, dict) else ():
-            if name not in _NOT_A_CHANNEL:
-                _rename(out, alias.replace("*", name, 1), target.replace("*", name, 1), issues, channel=name)
-    _spell_out_models(out)
-    return out, tuple(issues)
-
-
-def _spell_out_models(tree: Tree) -> None:
-    """``model: "provider/name"`` of an agent is short for ``model: { primary: "provider/name" }``."""
-    agents = tree.get("agents")
-    if not isinstance(agents, dict):
-        return
-    listed = agents.get("list")
-    for holder in (agents.get("defaults"), *(listed if isinstance(listed, list) else ())):
-        if isinstance(holder, dict) and isinstance(holder.get("model"), str):
-            holder["model"] = {"primary": holder["model"]}
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(inner) for key, inner in value.items()}
-    return list(value) if isinstance(value, list) else value
-
-
-def _parts(path: str, channel: str | None) -> list[str]:
-    """A channel's name may hold dots; only the part behind it is split."""
-    if channel is None:
-        return path.split(".")
-    return ["channels", channel, *path.removeprefix(f"channels.{channel}.").split(".")]
-
-
-def _rename(tree: Tree, alias: str, target: str, issues: list[ConfigIssue], *, channel: str | None = None) -> None:
-    *blocks, key = _parts(alias, channel)
-    holders = [tree]
-    for block in blocks:
-        inner = holders[-1].get(block)
-        if not isinstance(inner, dict):
-            return
-        holders.append(inner)
-    if holders[-1].get(key) is None:
-        return
-    value = holders[-1].pop(key)
-    # A block that held nothing but the other name would otherwise be listed as an unknown key.
-    for holder, block in zip(reversed(holders[:-1]), reversed(blocks), strict=True):
-        if holder[block] or len(blocks) < 3:
-            break
-        del holder[block]
-    *blocks, key = _parts(target, channel)
-    holder = tree
-    for block in blocks:
-        holder = holder.setdefault(block, {})
-        if not isinstance(holder, dict):
-            return
-    row = "channels.*." + target.removeprefix(f"channels.{channel}.") if channel is not None else target
-    if holder.get(key) is not None and _word(row, holder[key]) != _word(row, value):
-        fatal = row in FATAL
-        if row in CLOSED:
-            closed = CLOSED[row]
-            value = list(closed) if isinstance(closed, tuple) else closed
-        else:
-            value = holder[key]
-        issues.append(
-            ConfigIssue(
-                path=target,
-                message=f"{target} and {alias} are two names of one setting and have different values",
-                severity="fatal" if fatal else "fallback",
-                fix=f"openclaw config unset {alias}",
-            )
-        )
-    elif holder.get(key) is not None:
-        value = holder[key]
-    holder[key] = value
-
-
-def _word(row: str, value: Any) -> Any:
-    return VALUE_ALIASES.get(row, {}).get(value, value) if isinstance(value, str) else value
 
 
 def structure(tree: Tree, good: Callable[[], Tree]) -> Structured:
@@ -367,7 +220,7 @@ class _Builder:
         found: dict[str, ChannelConfig] = {}
         for name, value in self.block(self._tree, "channels", "channels").items():
             path = f"channels.{name}"
-            if name in _NOT_A_CHANNEL or len(found) >= _MAX_CHANNELS:
+            if name in NOT_A_CHANNEL or len(found) >= _MAX_CHANNELS:
                 self.ignored.append(path)
             elif value is not None:
                 found[name] = self.channel(self.block({name: value}, name, path), path)

@@ -18,7 +18,7 @@ from typing import Final, Literal
 import attrs
 
 from openclaw_gateway.errors import GatewayError
-from openclaw_gateway.pairing import rows
+from openclaw_gateway.pairing import requestrows, rows
 from openclaw_gateway.pairing.records import PairedDevice, PendingRequest, Resolution
 from openclaw_gateway.pairing.rows import Approval, ApprovalRefused
 from openclaw_gateway.pairing.tokens import DeviceTokens
@@ -232,12 +232,12 @@ def revoke(db: sqlite3.Connection, device_id: str, role: str, by: Decider, now: 
 
 
 def _waiting(db: sqlite3.Connection, request_id: str, by: Decider, now: int) -> PendingRequest:
-    request = rows.pending_request(db, request_id)
+    request = requestrows.pending_request(db, request_id)
     if request is not None and request.expires_at_ms > now:
         if by.may_handle(request.device_id):
             return request
         raise UnknownRequest(request_id)  # no more is said about others' requests (V21)
-    known = rows.resolution(db, request_id)
+    known = requestrows.resolution(db, request_id)
     raise UnknownRequest(request_id, known if known is not None and by.may_handle(known.device_id) else None)
 
 
@@ -331,5 +331,5 @@ def _resolve(db: sqlite3.Connection, request: PendingRequest, decision: str, now
         added_scopes=(),
         at_ms=now,
     )
-    rows.record_resolution(db, resolved)
+    requestrows.record_resolution(db, resolved)
     return resolved

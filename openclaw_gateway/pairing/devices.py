@@ -22,7 +22,7 @@ import attrs
 import trio
 
 from openclaw_gateway.errors import GatewayError
-from openclaw_gateway.pairing import decisions, rows
+from openclaw_gateway.pairing import decisions, requestrows, rows
 from openclaw_gateway.pairing.decisions import Decider, TokenChange
 from openclaw_gateway.pairing.records import (
     CHANGED,
@@ -36,7 +36,8 @@ from openclaw_gateway.pairing.records import (
     requested_event,
     resolved_event,
 )
-from openclaw_gateway.pairing.rows import Approval, ApprovalRefused, Change
+from openclaw_gateway.pairing.requestrows import Change
+from openclaw_gateway.pairing.rows import Approval, ApprovalRefused
 from openclaw_gateway.pairing.tokens import DeviceTokens
 from openclaw_gateway.store import Store, StoreError
 from openclaw_gateway.value import Value
@@ -195,7 +196,7 @@ class DeviceBook:
             await trio.lowlevel.checkpoint()
             return RequestOutcome(known, created=False, superseded=None, events=())
         change = await self._store.run(
-            partial(rows.ask_to_pair, ask=ask, now=now, ttl_ms=self._ttl_ms, new_id=self._new_id),
+            partial(requestrows.ask_to_pair, ask=ask, now=now, ttl_ms=self._ttl_ms, new_id=self._new_id),
             then=self._apply_change,
         )
         events = [resolved_event(old.request_id, old.device_id, decision, now) for old, decision in change.gone]
@@ -318,7 +319,7 @@ class DeviceBook:
         if all(request.expires_at_ms > now for request in self._pending.values()):
             await trio.lowlevel.checkpoint()
             return ()
-        gone = await self._store.run(partial(rows.expire, now=now), then=self._apply_expired)
+        gone = await self._store.run(partial(requestrows.expire, now=now), then=self._apply_expired)
         return tuple(resolved_event(old.request_id, old.device_id, "expired", now) for old in gone)
 
     def touch(self, device_id: str, role: str, ip: str, now: int) -> None:
@@ -439,7 +440,7 @@ class DeviceBook:
     def _remember(self, resolution: Resolution) -> None:
         self._resolved.pop(resolution.request_id, None)
         self._resolved[resolution.request_id] = resolution
-        while len(self._resolved) > rows.MAX_RESOLUTIONS:
+        while len(self._resolved) > requestrows.MAX_RESOLUTIONS:
             del self._resolved[next(iter(self._resolved))]
 
 

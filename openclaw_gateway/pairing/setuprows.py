@@ -19,10 +19,11 @@ from typing import Any, Final
 import attrs
 
 from openclaw_gateway.errors import GatewayError
-from openclaw_gateway.pairing import decisions, rows
+from openclaw_gateway.pairing import decisions, requestrows, rows
 from openclaw_gateway.pairing.decisions import Decider
 from openclaw_gateway.pairing.records import Ask, PairedDevice, PendingRequest
-from openclaw_gateway.pairing.rows import Approval, Change
+from openclaw_gateway.pairing.requestrows import Change
+from openclaw_gateway.pairing.rows import Approval
 from openclaw_gateway.pairing.tokens import DeviceTokens
 from openclaw_gateway.policy.setup import PROFILES, Access
 from openclaw_gateway.protocol.scopes import ADMIN, satisfies
@@ -238,12 +239,12 @@ class _Pairings:
         known = next((r for r in rows.records_of(self._db, ask.device_id) if r.role == ask.role and r.live), None)
         if known is not None and all(satisfies(frozenset(known.scopes), scope) for scope in ask.scopes):
             return known
-        waiting = rows.waiting_for(self._db, ask)
+        waiting = requestrows.waiting_for(self._db, ask)
         if waiting is not None and not set(waiting.scopes) <= set(ask.scopes):
             # It asks for more than the code grants, and approving takes a request as it is. The device asks again.
             self._db.execute("DELETE FROM pending_requests WHERE request_id = ?", (waiting.request_id,))
             self.dropped.append(waiting)
-        change = rows.ask_to_pair(self._db, ask, self._now, 1, self._new_id)
+        change = requestrows.ask_to_pair(self._db, ask, self._now, 1, self._new_id)
         approval = decisions.approve(self._db, change.request.request_id, self._by, self._now, self._tokens)
         self.changes.append(change)
         self.approvals.append(approval)

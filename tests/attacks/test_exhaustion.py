@@ -20,7 +20,7 @@ import trio
 
 from openclaw_gateway import Gateway
 from openclaw_gateway.events import presence
-from openclaw_gateway.pairing import rows
+from openclaw_gateway.pairing import requestrows
 from openclaw_gateway.policy.lockout import CredentialClass, FailureKey, FailureLedger
 from openclaw_gateway.rpc import dispatch
 from openclaw_gateway.server import gatekeeper as gatekeeper_module
@@ -287,12 +287,12 @@ async def test_v48_tables_keyed_by_what_a_peer_sends_are_capped(victim: Gateway)
 
 async def test_v48_pending_requests_of_one_source_are_capped(victim: Gateway, far_port: int) -> None:
     asked = set()
-    for _ in range(rows.MAX_PENDING_PER_SOURCE + 10):
+    for _ in range(requestrows.MAX_PENDING_PER_SOURCE + 10):
         async with await Attacker.at(far_port) as client:
             outcome = await client.connect(token=TOKEN, device=Device())
             asked.add(outcome.error["details"]["requestId"])
-    assert len(asked) == rows.MAX_PENDING_PER_SOURCE + 10
-    assert len(victim._book.pending()) <= rows.MAX_PENDING_PER_SOURCE == 16
+    assert len(asked) == requestrows.MAX_PENDING_PER_SOURCE + 10
+    assert len(victim._book.pending()) <= requestrows.MAX_PENDING_PER_SOURCE == 16
 
 
 async def test_v48_idempotency_keys_are_capped(victim: Gateway) -> None:

@@ -15,7 +15,7 @@ import trio
 
 from openclaw_gateway.pairing import DeviceBook, load_device_tokens, open_device_book
 from openclaw_gateway.pairing.devices import REQUEST_TTL_MS, ApprovalRefused, DeviceBookUnreadable
-from openclaw_gateway.pairing.rows import MAX_PENDING, MAX_PENDING_PER_SOURCE, MAX_RESOLUTIONS
+from openclaw_gateway.pairing.requestrows import MAX_PENDING, MAX_PENDING_PER_SOURCE, MAX_RESOLUTIONS
 from openclaw_gateway.store import Store, StoreError, StoreUnavailable, open_store
 from tests.pairing.conftest import START_MS, Clock, MakeAsk
 
