@@ -221,7 +221,7 @@ async def test_life4_500_clients_and_50_pending_calls_are_told_within_5_seconds(
             for index in range(500):
                 nursery.start_soon(client, gateway, index, slots)
             await all_there.wait()
-            while sum(len(session._running) for session in gateway._core.registry) < 50:
+            while sum(len(session.calls.running) for session in gateway._core.registry) < 50:
                 await trio.lowlevel.checkpoint()
             assert len(gateway._core.registry) == 500
             began = trio.current_time()

@@ -72,7 +72,7 @@ class Parts:
             audit=audit,
             now_ms=now_ms,
         )
-        self.gatekeeper.tailnet = self.tailnet.vouch
+        self.gatekeeper.peers.tailnet = self.tailnet.vouch
         self.dispatcher = Dispatcher(self.rpc)
         self.core = ServerCore(
             limits=rules.limits(config),

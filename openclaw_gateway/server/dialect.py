@@ -1,8 +1,8 @@
 """How a session says its frames: OpenClaw's JSON, or Protocol Buffers for who asked for that subprotocol (C21).
 
 Owns the choice of a dialect by `Sec-WebSocket-Protocol` and what sessions need of one. It must not know sessions,
-admission or methods: all of these are the same for every dialect. JSON-RPC is told by the first frame instead and
-stays in `server.session`.
+admission or methods: all of these are the same for every dialect. JSON-RPC is told by the first frame instead
+(`server.handshake`) and spoken in `server.calls`.
 
 Invariants: who does not ask is not affected; the Protocol Buffers runtime (7 MB, 50 ms) is imported when the first
 client asks for it; an event is encoded once per dialect, whoever hears it.

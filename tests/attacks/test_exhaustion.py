@@ -23,8 +23,7 @@ from openclaw_gateway.events import presence
 from openclaw_gateway.pairing import requestrows
 from openclaw_gateway.policy.lockout import CredentialClass, FailureKey, FailureLedger
 from openclaw_gateway.rpc import dispatch
-from openclaw_gateway.server import gatekeeper as gatekeeper_module
-from openclaw_gateway.server import registry, session
+from openclaw_gateway.server import handshake, peers, registry
 from tests.websocket.rawclient import CONTINUATION, PING, TEXT, frame
 
 from .attacker import TOKEN, Attacker, Device, legit_client_works, open_victim, remote_door
@@ -205,7 +204,7 @@ async def test_v46_what_a_stranger_may_send_is_bounded(victim: Gateway) -> None:
             assert (await client.read_close()).close_code == 1009
     async with await Attacker.at(victim.port) as client:
         await client.open()
-        parked = frame(TEXT, client.request("health")) * (session.MAX_PARKED + 1)
+        parked = frame(TEXT, client.request("health")) * (handshake.MAX_PARKED + 1)
         await client.send(frame(TEXT, client.connect_request("wrong")) + parked)
         close = await client.read_close()
         assert (close.close_code, close.payload[2:]) == (1008, b"too many pending handshake frames")
@@ -277,12 +276,12 @@ async def test_v48_tables_keyed_by_what_a_peer_sends_are_capped(victim: Gateway)
         for number in range(presence.MAX_ENTRIES + 40):
             assert (await client.call("system-event", {"text": "x", "instanceId": f"ghost-{number}"}))["ok"]
         assert len(victim.presence.entries()) <= presence.MAX_ENTRIES + 1
-    for number in range(gatekeeper_module._HINTED_PEERS + 40):
+    for number in range(peers._HINTED_PEERS + 40):
         headers = ((b"x-forwarded-for", b"1.2.3.4"),)
         victim.gatekeeper.describe(
             f"198.51.100.{number % 250}" if number < 250 else f"203.0.113.{number % 250}", headers
         )
-    assert len(victim.gatekeeper._said) <= gatekeeper_module._HINTED_PEERS
+    assert len(victim.gatekeeper.peers._said) <= peers._HINTED_PEERS
 
 
 async def test_v48_pending_requests_of_one_source_are_capped(victim: Gateway, far_port: int) -> None:

@@ -127,7 +127,7 @@ async def test_v36_a_process_on_this_host_forges_nobody_although_loopback_is_tru
 
 async def test_v36_an_address_of_this_host_is_this_host() -> None:
     async with behind_proxy() as (gateway, port):
-        gateway.gatekeeper._own_addresses = lambda: (PROXY,)
+        gateway.gatekeeper.peers.own_addresses = lambda: (PROXY,)
         assert await opens(port, NAMED) == (False, False)
 
 

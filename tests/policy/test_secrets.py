@@ -125,7 +125,7 @@ def test_v15_secrets_are_compared_nowhere_else(path: Path) -> None:
         "policy/question.py": {"secret"},
         "policy/credentials.py": {"secret", "device_token"},
         # Both sides are the gateway's own: did the setting change?
-        "server/gatekeeper.py": {"password_hash"},
+        "server/credentials.py": {"password_hash"},
         "config/hookrules.py": {"secret"},
     }
     if path.relative_to(PACKAGE).parts[0] == "testing":

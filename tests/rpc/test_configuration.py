@@ -211,14 +211,14 @@ async def test_v16_a_grant_by_rules_that_were_replaced_meanwhile_opens_nothing(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with home.open() as gateway, connect_peer(gateway, connect=False) as peer:
-        let_in = gateway.gatekeeper._let_in
+        let_in = gateway.gatekeeper._enrolment.let_in
 
         async def slow(*args: Any) -> Any:
             grant = await let_in(*args)
             home.change(gateway, json.dumps({"gateway": {"port": 0, "auth": {"token": "fresh-" + TOKEN}}}))
             return grant
 
-        monkeypatch.setattr(gateway.gatekeeper, "_let_in", slow)
+        monkeypatch.setattr(gateway.gatekeeper._enrolment, "let_in", slow)
         with pytest.raises(CallFailed, match="token mismatch"):
             await peer.connect(token=TOKEN)
 

@@ -395,7 +395,7 @@ async def test_auth5_a_connect_that_is_under_way_meets_the_revocation(change: st
         async with connect_peer(gateway, password="the Passw0rd!") as admin:
             request_id = await ask(gateway, device, "operator.read", password="the Passw0rd!")
             await admin.request("device.pair.approve", {"requestId": request_id})
-            [checker] = gateway.gatekeeper._passwords.values()
+            [checker] = gateway.gatekeeper.credentials._passwords.values()
             matches = checker.matches
             compared, go_on = trio.Event(), trio.Event()
 

@@ -14,7 +14,7 @@ from websockets.frames import Opcode
 from openclaw_gateway import CallFailed, Gateway
 from openclaw_gateway.client.identity import DeviceIdentity
 from openclaw_gateway.config.schema import AuthConfig, GatewayConfig
-from openclaw_gateway.server.session import MAX_PARKED, PRE_AUTH_BYTES
+from openclaw_gateway.server.handshake import MAX_PARKED, PRE_AUTH_BYTES
 from openclaw_gateway.testing import (
     ScriptedPeer,
     connect_params,

@@ -17,7 +17,8 @@ from openclaw_gateway.client.identity import DeviceIdentity
 from openclaw_gateway.config.schema import AuthConfig, TransportsConfig, WebSocketConfig
 from openclaw_gateway.protocol.close import CloseCode
 from openclaw_gateway.protocol.errors import wire_error
-from openclaw_gateway.server.session import MAX_RUNNING, MAX_WRONG_ROLE, Session
+from openclaw_gateway.server.calls import MAX_RUNNING, MAX_WRONG_ROLE
+from openclaw_gateway.server.session import Session
 from openclaw_gateway.server.wire import SocketWire, StreamWire, Wire
 from openclaw_gateway.testing import PeerClosed, ScriptedPeer, connect_peer, open_memory_gateway
 

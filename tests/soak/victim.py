@@ -107,7 +107,7 @@ def census(gateway: Gateway) -> dict[str, Any]:
         "live": len(core.registry.live),
         "listeners": len(gateway.events._listeners),
         "ledger": len(keeper.ledger),
-        "saidOnce": len(keeper._said),
+        "saidOnce": len(keeper.peers._said),
         "idempotency": len(core.dispatcher._once),
         "presence": len(gateway.presence.entries()),
         "stability": len(core.stability._events),
