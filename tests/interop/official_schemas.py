@@ -16,9 +16,10 @@ import attrs
 
 from .processes import Official
 
-__all__ = ["Asked", "OfficialSchemas", "params_samples"]
+__all__ = ["TEXT", "Asked", "OfficialSchemas", "params_samples"]
 
 MAX_PER_PROPERTY = 8
+TEXT = "c0ffee00"  # what stands for any text: a word, an id, and hexadecimal digits
 
 
 @attrs.frozen
@@ -110,7 +111,7 @@ def _values(schema: dict[str, Any]) -> Iterator[Any]:
 def _of_type(schema: dict[str, Any]) -> Iterator[Any]:
     kind = schema.get("type")
     if kind == "string":
-        yield "x" * max(1, int(schema.get("minLength", 1)))
+        yield TEXT.ljust(int(schema.get("minLength", 0)), "0")[: int(schema.get("maxLength", len(TEXT)))]
     elif kind in {"integer", "number"}:
         yield schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
     elif kind == "boolean":
