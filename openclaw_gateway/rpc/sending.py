@@ -107,13 +107,14 @@ class _Methods:
             raise _fault(method, f"at /message: must have 1 to {MAX_MESSAGE} characters")
         if not key.strip() or len(key) > MAX_KEY:
             raise _fault(method, f"at /idempotencyKey: must have 1 to {MAX_KEY} characters")
-        person, conversation = _target(to or "")
+        chosen = self._account(method, channel, account)
+        person, conversation, topic = _target(to or "", chosen.channel)
+        thread = thread or topic
         if to is None or _ID.fullmatch(person or conversation or "") is None:
             raise _fault(method, "at /to: must be an id such as 111, user:111 or channel:222, at most 128 characters")
         for name, value in (("threadId", thread), ("replyToId", reply_to)):
             if value is not None and _ID.fullmatch(value) is None:
                 raise _fault(method, f"at /{name}: must be an id of the channel's service")
-        chosen = self._account(method, channel, account)
         told = {"channel": chosen.channel, "accountId": chosen.name, "to": to, "runId": key}
         if dry:
             return {**told, "dryRun": True}
@@ -159,12 +160,14 @@ class _Methods:
         return hub.account(name, account)
 
 
-def _target(to: str) -> tuple[str | None, str | None]:
-    """The person or the conversation that a target names: ``111`` and ``user:111``, ``channel:222``."""
-    kind, colon, rest = to.partition(":")
-    if colon and rest and kind in _CONVERSATIONS:
-        return None, rest
-    return (rest if colon and rest and kind in _PERSONS else to), None
+def _target(to: str, channel: str) -> tuple[str | None, str | None, str | None]:
+    """The person or the conversation that a target names, and the topic: ``111`` and ``user:111``, ``channel:222``;
+    OpenClaw's command line puts the channel in front and a topic behind (``telegram:-100222:topic:7``)."""
+    whole, _, topic = to.removeprefix(f"{channel}:").partition(":topic:")
+    kind, colon, rest = whole.partition(":")
+    if colon and kind in _CONVERSATIONS:
+        return None, rest, topic or None
+    return (rest if colon and kind in _PERSONS else whole), None, topic or None
 
 
 def _text(given: dict[str, Any], name: str) -> str | None:

@@ -19,7 +19,7 @@ from .processes import Official
 __all__ = ["TEXT", "Asked", "OfficialSchemas", "params_samples"]
 
 MAX_PER_PROPERTY = 8
-TEXT = "c0ffee00"  # what stands for any text: a word, an id, and hexadecimal digits
+TEXT = "12345678"  # what stands for any text: a word, an id, decimal and hexadecimal digits
 
 
 @attrs.frozen
@@ -40,6 +40,7 @@ class OfficialSchemas:
     published: dict[str, Any] = attrs.field(factory=dict)
     error_codes: frozenset[str] = frozenset()
     connect_codes: frozenset[str] = frozenset()
+    methods: frozenset[str] = frozenset()
     _by_word: dict[str, str] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
@@ -48,6 +49,7 @@ class OfficialSchemas:
         self.bundled, self.published = listed.json["bundled"], listed.json["published"]
         self.error_codes = frozenset(listed.json["errorCodes"])
         self.connect_codes = frozenset(listed.json["connectCodes"])
+        self.methods = frozenset(listed.json["methods"])
         self._by_word = {name.lower(): name for name in {**self.published, **self.bundled}}
 
     def named(self, wire_name: str, suffix: str) -> str | None:

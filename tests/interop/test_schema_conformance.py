@@ -9,6 +9,7 @@ an entry that is no longer needed fails as well.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -95,7 +96,7 @@ class Refusal:
 
 
 # What a request needs to mean something, besides what the schema requires; the member under test comes on top.
-MEANT: Final = {
+MEANT: Final[dict[str, dict[str, Any]]] = {
     "send": {"message": "hello", "channel": "telegram"},
     "message.action": {"channel": "telegram", "action": "send", "params": {"target": "111", "message": "hello"}},
 }
@@ -220,6 +221,20 @@ def test_error_codes_are_those_that_official_clients_know(schemas: OfficialSchem
     codes = {error["details"]["code"] for error in refused if "code" in error.get("details", {})}
     assert len(codes) >= 5, codes
     assert codes <= schemas.connect_codes
+
+
+def test_the_page_of_missing_methods_says_what_is_so(schemas: OfficialSchemas, story: Story) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "official-methods.md").read_text(encoding="utf-8")
+    served, known = schemas.methods & story.methods, len(schemas.methods)
+    assert f"This gateway serves {len(served)} of the {known}" in " ".join(page.split())
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([\w.*-]+)`", row)}
+    assert len(named) > 40
+    here = {name for name in named if not name.endswith("*") and name in story.methods}
+    assert not here, f"listed as missing, and served: {here}"
+    prefixes = {one.partition(".")[0] for one in schemas.methods}
+    unknown = {name for name in named if name.partition(".")[0] not in prefixes}
+    assert not unknown, f"OpenClaw has nothing of that name: {unknown}"
 
 
 @pytest.fixture

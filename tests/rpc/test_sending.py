@@ -37,7 +37,7 @@ async def test_s083_send_brings_text_to_a_person_and_says_that_it_waits() -> Non
 
 
 async def test_the_same_idempotency_key_of_the_same_caller_sends_once() -> None:
-    async with open_telegram() as (gateway, telegram, other), connect_peer(gateway, scopes=WRITE) as peer:
+    async with open_telegram() as (gateway, telegram, _), connect_peer(gateway, scopes=WRITE) as peer:
         with trio.fail_after(10):
             params = {"to": "user:111", "message": "once", "idempotencyKey": "k"}
             first = await peer.request("send", params)
@@ -65,6 +65,26 @@ async def test_message_action_is_what_the_official_command_line_calls() -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "chat", "topic"),
+    [
+        ("telegram:111", "111", None),
+        ("telegram:user:111", "111", None),
+        ("telegram:group:-100222:topic:7", "-100222", 7),
+        ("-100222:topic:7", "-100222", 7),
+        ("chat:-100222", "-100222", None),
+        ("@somebody", "@somebody", None),
+    ],
+)
+async def test_targets_as_the_official_command_line_spells_them(target: str, chat: str, topic: int | None) -> None:
+    async with open_telegram() as (gateway, telegram, _), connect_peer(gateway, scopes=WRITE) as peer:
+        with trio.fail_after(10):
+            action = {"channel": "telegram", "action": "send", "idempotencyKey": "k"}
+            await peer.request("message.action", {**action, "params": {"to": target, "message": "x"}})
+            (sent,) = await telegram.wait_sent(1)
+    assert (str(sent["chat_id"]), sent.get("message_thread_id")) == (chat, topic)
+
+
+@pytest.mark.parametrize(
     ("wrong", "told"),
     [
         ({"message": " "}, "at /message"),
@@ -80,14 +100,15 @@ async def test_message_action_is_what_the_official_command_line_calls() -> None:
     ],
 )
 async def test_what_cannot_be_sent_is_refused_by_name(wrong: dict[str, Any], told: str) -> None:
-    async with open_telegram() as (gateway, telegram, _), connect_peer(gateway, scopes=WRITE) as peer:
+    async with open_telegram() as (gateway, _, __), connect_peer(gateway, scopes=WRITE) as peer:
         params = {"to": "111", "message": "x", "channel": "telegram", "idempotencyKey": "k", **wrong}
         assert told in await refusal(peer, "send", params)
         assert gateway.messaging.outbound.counts["waiting"] == 0
 
 
 @pytest.mark.parametrize(
-    "target", ["channel:../../guilds/1", "../users/@me", "channel:1/messages/2", "1?limit=1", "1#x", "1%2f2", "channel:.."]
+    "target",
+    ["channel:../../guilds/1", "../users/@me", "channel:1/messages/2", "1?limit=1", "1#x", "1%2f2", "channel:.."],
 )
 async def test_v51_a_target_cannot_reach_into_the_path_of_a_services_request(target: str) -> None:
     async with open_telegram() as (gateway, _, __), connect_peer(gateway, scopes=WRITE) as peer:
