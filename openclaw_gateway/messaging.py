@@ -36,7 +36,9 @@ from openclaw_gateway.queues.records import MAX_PAYLOAD
 from openclaw_gateway.rpc import chat as chat_methods
 from openclaw_gateway.rpc import models as model_methods
 from openclaw_gateway.rpc import queues as queue_methods
+from openclaw_gateway.rpc import sending as sending_methods
 from openclaw_gateway.rpc import sessions as session_methods
+from openclaw_gateway.rpc import sessionstart as start_methods
 from openclaw_gateway.rpc.table import MethodTable
 from openclaw_gateway.store import Store
 
@@ -178,7 +180,8 @@ class Messaging:
 
     def register(self, table: MethodTable, *, audit: AuditTrail) -> None:
         """Put the methods of all parts into ``table``."""
-        queue_methods.register(table, queues=(self.inbound, self.outbound), audit=audit)
+        at_once = {self.inbound.name: INBOUND_CONCURRENCY, self.outbound.name: OUTBOUND_CONCURRENCY}
+        queue_methods.register(table, queues=(self.inbound, self.outbound), at_once=at_once, audit=audit)
         models = model_methods.ModelMethods(lambda: self.models, clock=now_ms)
         model_methods.register(table, models)
         chat = chat_methods.ChatMethods(
@@ -187,6 +190,11 @@ class Messaging:
         chat_methods.register(table, chat)
         sessions = session_methods.SessionMethods(self.runs, self.router, self.broadcast, clock=now_ms)
         session_methods.register(table, sessions)
+        starts = start_methods.SessionStartMethods(
+            self.runs, self.router, chat, view=session_methods.session_view, clock=now_ms
+        )
+        start_methods.register(table, starts)
+        sending_methods.register(table, hub=lambda: self.channels, outbound=self.outbound, kind=CHANNEL_SEND)
 
     def reply_effects(self, request: RunRequest, reply: Reply, text: str) -> Sequence[Effect]:
         """An answer on its way to a channel, as part of the transaction that ends its question."""

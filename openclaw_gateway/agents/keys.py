@@ -11,9 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
 from typing import Final, Literal
 
-__all__ = ["MAIN", "MAX_KEY", "DmScope", "agent_of", "caller_key", "channel_key", "hook_key", "main_key", "normal_key"]
+__all__ = [
+    "MAIN",
+    "MAX_KEY",
+    "DmScope",
+    "agent_of",
+    "caller_key",
+    "channel_key",
+    "fresh_key",
+    "hook_key",
+    "main_key",
+    "normal_key",
+]
 
 MAIN: Final = "main"
 MAX_KEY: Final = 256
@@ -73,6 +85,11 @@ def channel_key(
     else:
         key = f"agent:{agent_id}:{_segment(channel)}:{_segment(account)}:direct:{_segment(peer)}"
     return f"{key}:thread:{_segment(thread)}" if thread else key
+
+
+def fresh_key(agent_id: str, tail: uuid.UUID) -> str:
+    """The session of a conversation that somebody opened by hand; spelled as OpenClaw's pages spell theirs."""
+    return f"agent:{agent_id}:dashboard:{tail}"
 
 
 def hook_key(agent_id: str, name: str) -> str:

@@ -187,6 +187,18 @@ class Sessions:
 
         return await self._store.run(work, then=then)
 
+    async def open(self, key: str, *, agent_id: str, label: str | None = None, model: str | None = None) -> Session:
+        """The session of ``key``, made and written where there is none. Raises `StoreError`, `TooManySessions`."""
+        known = self._sessions.get(key)
+        if known is not None:
+            return known
+        fresh = attrs.evolve(self.current(key, agent_id=agent_id), label=label, model=model)
+
+        def work(db: object) -> Session:
+            return rows.get_session(db, key) or rows.put_session(db, fresh)  # type: ignore[arg-type]
+
+        return await self._store.run(work, then=lambda session: self._changed(session, key, "create"))
+
     async def reset(self, key: str, *, agent_id: str) -> Session:
         """Begin a new transcript under the same key. Raises `StoreError`, `TooManySessions`."""
         now = self._clock()

@@ -239,6 +239,8 @@ class DiscordAdapter:
     # --- out
 
     async def send(self, message: Outgoing) -> None:
+        if not message.conversation.isdecimal():  # it becomes a part of the path
+            raise Undeliverable(f"Discord has no channel {message.conversation[:64]}: a channel is a number")
         body: dict[str, Any] = {
             "content": message.text,
             "nonce": wire.nonce_of(message.key),

@@ -388,12 +388,15 @@ class ChannelHub:
         if adapter is None or not account.connected:
             wait = _NOT_NOW_MS.get(account.state, _NOT_NOW_LONG_MS)
             raise RetryLater(f"{account.label} is {account.state}", wait, counts=False)
+        conversation = body["conversationId"]
+        if conversation is None:  # said by hand to a person: where they are reached is the service's to say
+            conversation = await adapter.conversation_with(body["to"])
         parts = pieces(body["text"], adapter.limit)
         first = self._progress.get(message.id, 0)
         for number in range(first, len(parts)):
             outgoing = Outgoing(
                 key=f"{message.id}:{number}",
-                conversation=body["conversationId"],
+                conversation=conversation,
                 text=parts[number],
                 thread=body.get("threadId"),
                 reply_to=body.get("replyTo") if number == 0 else None,

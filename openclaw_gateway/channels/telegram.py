@@ -162,6 +162,8 @@ class TelegramAdapter:
             raise RetryLater("Telegram asked to wait", int(wait * 1000) + 1, counts=False)
         body: dict[str, Any] = {"chat_id": message.conversation}
         if message.thread:
+            if not message.thread.isdecimal():
+                raise Undeliverable(f"Telegram has no topic {message.thread[:64]}: a topic is a number")
             body["message_thread_id"] = int(message.thread)
         if message.reply_to and message.reply_to.isdigit():
             body["reply_parameters"] = {"message_id": int(message.reply_to), "allow_sending_without_reply": True}

@@ -70,8 +70,8 @@ def register(
         if device == own:
             return device
         if context.role != "operator" or not satisfies(context.scopes, PAIRING):
-            error = wire_error("missing-scope", scope=PAIRING, details={"missingScope": PAIRING})
-            raise CallError(error)
+            details = {"missingScope": PAIRING, "requiredScopes": [PAIRING]}
+            raise CallError(wire_error("missing-scope", scope=PAIRING, details=details))
         if own_device_of(context) not in {None, device}:
             raise CallError(wire_error("certificate-unknown-device", device=device[:80]))
         return device

@@ -19,6 +19,7 @@ from typing import Any, Final
 import attrs
 
 from openclaw_gateway.agents.records import MAX_MESSAGE, Attachment, Message, RunRequest, Session
+from openclaw_gateway.agents.references import resolution_view, with_short_id
 from openclaw_gateway.agents.router import AgentRouter, UnknownAgent
 from openclaw_gateway.agents.rows import Page
 from openclaw_gateway.agents.runs import AgentRuns, Ended, Run, digest_of
@@ -52,6 +53,16 @@ class SendParams(Value):
     session_key: str | None = None
     agent_id: str | None = None
     session_id: str | None = None
+    attachments: list[dict[str, Any]] | None = None
+    timeout_ms: int | None = None
+    idempotency_key: str | None = None
+
+
+@attrs.frozen(eq=False, repr=False)
+class SessionSendParams(Value):
+    key: str
+    message: str
+    agent_id: str | None = None
     attachments: list[dict[str, Any]] | None = None
     timeout_ms: int | None = None
     idempotency_key: str | None = None
@@ -98,6 +109,22 @@ class HistoryParams(Value):
     max_bytes: int | None = None
     cursor: str | None = None
     input_run_ids: list[str] | None = None
+
+
+@attrs.frozen(eq=False, repr=False)
+class StartupParams(Value):
+    """``session_key``, or ``short_id`` (the tail of a Control UI address) with ``agent_id``."""
+
+    session_key: str | None = None
+    agent_id: str | None = None
+    limit: int | None = None
+    offset: int | None = None
+    max_chars: int | None = None
+    max_bytes: int | None = None
+    cursor: str | None = None
+    input_run_ids: list[str] | None = None
+    short_id: str | None = None
+    slug_hint: str | None = None
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -210,6 +237,13 @@ class ChatMethods:
         )  # fmt: skip
         return {"runId": request.run_id, "status": _status(run, known), "sessionKey": request.session_key}
 
+    async def send_to(self, context: CallContext, params: SessionSendParams) -> dict[str, Any]:
+        request, run, known = await self._start(
+            "sessions.send", context, session_key=params.key, agent_id=params.agent_id, text=params.message,
+            run_id=params.idempotency_key, attachments=params.attachments, timeout_ms=params.timeout_ms,
+        )  # fmt: skip
+        return {"runId": request.run_id, "status": _status(run, known), "sessionKey": request.session_key}
+
     async def agent_send(self, context: CallContext, params: AgentSendParams) -> dict[str, Any]:
         text = params.message if params.message is not None else params.text
         if text is None:
@@ -225,7 +259,8 @@ class ChatMethods:
         """``timeout`` is in seconds, as OpenClaw has it; another model than the agent's is an administrator's choice,
         here as at its HTTP twin (V41)."""
         if params.model is not None and ADMIN not in context.scopes:
-            raise CallError(wire_error("missing-scope", scope=ADMIN, details={"missingScope": ADMIN}))
+            details = {"missingScope": ADMIN, "requiredScopes": [ADMIN]}
+            raise CallError(wire_error("missing-scope", scope=ADMIN, details=details))
         request, run, known = await self._start(
             "agent", context, session_key=params.session_key, agent_id=params.agent_id, text=params.message,
             run_id=params.idempotency_key, attachments=params.attachments, model=params.model,
@@ -316,9 +351,27 @@ class ChatMethods:
             return {"kind": "reset"}  # no delta cursors are given out: the client reads the page afresh
         return (await self._page("chat.history", params))[3]
 
-    async def startup(self, context: CallContext, params: HistoryParams) -> dict[str, Any]:
-        _, owner, _, body = await self._page("chat.startup", params)
-        return {**body, "defaults": self._defaults(owner), "metadata": self._metadata(owner)}
+    async def startup(self, context: CallContext, params: StartupParams) -> dict[str, Any]:
+        resolution: dict[str, Any] = {}
+        key = params.session_key
+        if key is None:
+            with faults("chat.startup"):
+                if params.short_id is None:
+                    raise ValueError("must have required property 'sessionKey'")
+                found = with_short_id(
+                    self._sessions.all(), params.short_id, agent_id=params.agent_id, slug_hint=params.slug_hint
+                )
+            resolution = {"resolution": resolution_view(found)}
+            if len(found) != 1:
+                return resolution
+            key = found[0].key
+        page = HistoryParams(
+            session_key=key, agent_id=params.agent_id, limit=params.limit, offset=params.offset,
+            max_chars=params.max_chars, max_bytes=params.max_bytes, cursor=params.cursor,
+            input_run_ids=params.input_run_ids,
+        )  # fmt: skip
+        _, owner, _, body = await self._page("chat.startup", page)
+        return {**body, "defaults": self._defaults(owner), "metadata": self._metadata(owner), **resolution}
 
     async def metadata(self, context: CallContext, params: MetadataParams) -> dict[str, Any]:
         with faults("chat.metadata"):
@@ -416,11 +469,12 @@ def register(table: MethodTable, methods: ChatMethods) -> None:
     """Put the methods into ``table``. `agent.send` gives way to an embedding program's own."""
     read, write = "operator.read", "operator.write"
     table.method("chat.send", scope=write, params=SendParams, lenient=True)(methods.send)
+    table.method("sessions.send", scope=write, params=SessionSendParams, lenient=True)(methods.send_to)
     table.method("chat.abort", scope=write, params=AbortParams, lenient=True)(methods.abort)
     table.method("sessions.abort", scope=write, params=AbortParams, lenient=True)(methods.abort)
     table.method("chat.inject", scope="operator.admin", params=InjectParams)(methods.inject)
     table.method("chat.history", scope=read, params=HistoryParams, lenient=True)(methods.history)
-    table.method("chat.startup", scope=read, params=HistoryParams, lenient=True)(methods.startup)
+    table.method("chat.startup", scope=read, params=StartupParams, lenient=True)(methods.startup)
     table.method("chat.metadata", scope=read, params=MetadataParams, lenient=True)(methods.metadata)
     table.method("chat.message.get", scope=read, params=MessageParams, lenient=True)(methods.message)
     table.method("agent", scope=write, params=AgentParams, lenient=True)(methods.agent)

@@ -26,7 +26,10 @@ EMPTY: Final[dict[str, Any]] = {
         # The gateway itself runs no commands; nodes decide by their own files (openclaw node allow).
         "resolvedDefaults": {"security": "deny", "ask": "always", "askFallback": "deny", "autoAllowSkills": False},
     },
+    "exec.approval.grants.list": {"grants": []},
+    "approval.history": {"items": []},
     "question.list": {"questions": []},
+    "plugins.list": {"plugins": [], "diagnostics": [], "mutationAllowed": False},
     "sessions.observer.visibility": {"ok": True},
     "update.status": {"sentinel": None, "updateAvailable": None},
     "talk.catalog": {

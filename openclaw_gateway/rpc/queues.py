@@ -1,23 +1,26 @@
-"""`queue.list`, `queue.retry`, `queue.drop`: what waits, what was given up, and what a person does about it.
+"""`queue.list`, `queue.retry`, `queue.drop`: what waits, what was given up, and what a person does about it. And
+`diagnostics.lanes`: how busy each queue is, as OpenClaw's debug page asks.
 
-Owns their parameters and shapes (ours: OpenClaw has no such methods). It must not know what a message means.
+Owns their parameters and shapes (``queue.*`` is ours: OpenClaw has no such methods). It must not know what a message
+means.
 Invariants: operator.admin, because a lane names people and a payload holds what they wrote (V50, V51); a payload is
 shown for one message that is asked for by its id; what a person drops is in the audit trail before it is acknowledged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Literal
 
 import attrs
 
 from openclaw_gateway.ops.audit import Action, AuditTrail
+from openclaw_gateway.ops.health import now_ms
 from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.queues import MessageQueue, QueuedMessage, QueueFull
 from openclaw_gateway.rpc.audit import recorded
-from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable
+from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, NoParams
 from openclaw_gateway.store import StoreError
 from openclaw_gateway.value import Value
 
@@ -46,12 +49,25 @@ class ActParams(Value):
 
 
 class _Methods:
-    def __init__(self, queues: Sequence[MessageQueue], audit: AuditTrail) -> None:
+    def __init__(self, queues: Sequence[MessageQueue], at_once: Mapping[str, int], audit: AuditTrail) -> None:
         self._queues = queues
+        self._at_once = at_once
         self._audit = audit
 
     def _chosen(self, name: str | None) -> list[MessageQueue]:
         return [queue for queue in self._queues if name in {None, queue.name}]
+
+    def lanes(self, context: CallContext, params: NoParams) -> dict[str, Any]:
+        rows = []
+        for queue in self._queues:
+            counts = queue.counts
+            rows.append({
+                "lane": queue.name,
+                "activeCount": counts["running"],
+                "queuedCount": counts["waiting"],
+                "maxConcurrent": self._at_once[queue.name],
+            })  # fmt: skip
+        return {"ts": now_ms(), "lanes": rows, "dynamic": None}
 
     async def list_messages(self, context: CallContext, params: ListParams) -> dict[str, Any]:
         limit = params.limit if params.limit is not None else DEFAULT_LIMIT
@@ -97,11 +113,14 @@ class _Methods:
         return {"dropped": done}
 
 
-def register(table: MethodTable, *, queues: Sequence[MessageQueue], audit: AuditTrail) -> None:
-    """Put the methods into ``table``."""
-    methods = _Methods(queues, audit)
+def register(
+    table: MethodTable, *, queues: Sequence[MessageQueue], at_once: Mapping[str, int], audit: AuditTrail
+) -> None:
+    """Put the methods into ``table``. ``at_once``: how many messages of each queue, by its name, are worked on."""
+    methods = _Methods(queues, at_once, audit)
     for queue in queues:
         queue.on_discarded = partial(_note_discarded, audit, queue.name)
+    table.method("diagnostics.lanes", scope="operator.read", lenient=True)(methods.lanes)
     table.method("queue.list", scope="operator.admin", params=ListParams)(methods.list_messages)
     table.method("queue.retry", scope="operator.admin", params=ActParams)(methods.retry)
     table.method("queue.drop", scope="operator.admin", params=ActParams)(methods.drop)

@@ -16,6 +16,7 @@ import attrs
 
 from openclaw_gateway.agents.broadcast import Broadcast, TooManySubscriptions
 from openclaw_gateway.agents.records import Session
+from openclaw_gateway.agents.references import resolution_view, with_short_id
 from openclaw_gateway.agents.router import AgentRouter
 from openclaw_gateway.agents.runs import AgentRuns, Run
 from openclaw_gateway.agents.sessions import Sessions
@@ -65,6 +66,8 @@ class ResolveParams(Value):
     session_id: str | None = None
     label: str | None = None
     agent_id: str | None = None
+    short_id: str | None = None
+    slug_hint: str | None = None
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -186,6 +189,12 @@ class SessionMethods:
 
     async def resolve(self, context: CallContext, params: ResolveParams) -> dict[str, Any]:
         wanted = None
+        if params.short_id is not None:
+            with faults("sessions.resolve"):
+                found = with_short_id(
+                    self._sessions.all(), params.short_id, agent_id=params.agent_id, slug_hint=params.slug_hint
+                )
+            return resolution_view(found)
         if params.key:
             with faults("sessions.resolve"):
                 wanted, _ = self._router.place(params.key, params.agent_id)

@@ -540,3 +540,45 @@ async def test_older_pages_are_found_when_a_transcript_has_lost_its_oldest(
         page = await peer.request("chat.history", {"sessionKey": "main", "limit": 2})
         older = await peer.request("chat.history", {"sessionKey": "main", "limit": 2, "offset": page["nextOffset"]})
     assert [entry["content"][0]["text"] for entry in older["messages"]] == ["m6", "m7"]
+
+
+async def test_who_follows_a_session_or_the_list_hears_each_message_that_was_written(gateway: Gateway) -> None:
+    """OpenClaw's pages show what somebody else wrote as soon as it is in the transcript: `session.message`."""
+    async with (
+        connect_peer(gateway, token=TOKEN, scopes=ALL) as asker,
+        connect_peer(gateway, token=TOKEN, scopes=ALL) as follower,
+        connect_peer(gateway, token=TOKEN, scopes=ALL) as lister,
+        connect_peer(gateway, token=TOKEN, scopes=ALL) as elsewhere,
+    ):
+        await follower.request("sessions.messages.subscribe", {"key": "main"})
+        await lister.request("sessions.subscribe", {})
+        await elsewhere.request("sessions.messages.subscribe", {"key": "other"})
+        await asker.request("chat.send", {"sessionKey": "main", "message": "hello", "idempotencyKey": "r"})
+        for listener in (follower, lister):
+            told = [await listener.expect_event("session.message") for _ in range(2)]
+            assert [one["message"]["role"] for one in told] == ["user", "assistant"]
+            assert [(one["sessionKey"], one["messageSeq"], one["runId"]) for one in told] == [
+                ("agent:main:main", 1, "r"), ("agent:main:main", 2, "r"),
+            ]  # fmt: skip
+            assert told[0]["message"]["__openclaw"]["id"] == told[0]["messageId"]
+            assert told[1]["session"]["key"] == "agent:main:main"
+        await elsewhere.request("sessions.list", {})
+        assert [event for event in elsewhere.events if event["event"] == "session.message"] == []
+
+
+async def test_an_answer_into_a_transcript_that_was_reset_is_told_to_nobody(gateway: Gateway) -> None:
+    agent = Scripted("too late")
+    agent.go = trio.Event()
+    gateway.agents.register("main", agent)
+    async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
+        await peer.request("sessions.messages.subscribe", {"key": "main"})
+        await peer.request("chat.send", {"sessionKey": "main", "message": "hello", "idempotencyKey": "r"})
+        await agent.speaking.wait()
+        assert (await peer.expect_event("session.message"))["message"]["role"] == "user"
+        session = gateway.messaging.sessions.get("agent:main:main")
+        assert session is not None
+        await gateway.messaging.sessions.reset("agent:main:main", agent_id="main")
+        agent.go.set()
+        assert (await peer.request("agent.wait", {"runId": "r"}))["status"] == "ok"
+        await peer.request("sessions.list", {})
+        assert [event for event in peer.events if event["event"] == "session.message"] == []

@@ -16,9 +16,10 @@ import attrs
 
 from .processes import Official
 
-__all__ = ["Asked", "OfficialSchemas", "params_samples"]
+__all__ = ["TEXT", "Asked", "OfficialSchemas", "params_samples"]
 
 MAX_PER_PROPERTY = 8
+TEXT = "12345678"  # what stands for any text: a word, an id, decimal and hexadecimal digits
 
 
 @attrs.frozen
@@ -39,6 +40,7 @@ class OfficialSchemas:
     published: dict[str, Any] = attrs.field(factory=dict)
     error_codes: frozenset[str] = frozenset()
     connect_codes: frozenset[str] = frozenset()
+    methods: frozenset[str] = frozenset()
     _by_word: dict[str, str] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
@@ -47,6 +49,7 @@ class OfficialSchemas:
         self.bundled, self.published = listed.json["bundled"], listed.json["published"]
         self.error_codes = frozenset(listed.json["errorCodes"])
         self.connect_codes = frozenset(listed.json["connectCodes"])
+        self.methods = frozenset(listed.json["methods"])
         self._by_word = {name.lower(): name for name in {**self.published, **self.bundled}}
 
     def named(self, wire_name: str, suffix: str) -> str | None:
@@ -110,7 +113,7 @@ def _values(schema: dict[str, Any]) -> Iterator[Any]:
 def _of_type(schema: dict[str, Any]) -> Iterator[Any]:
     kind = schema.get("type")
     if kind == "string":
-        yield "x" * max(1, int(schema.get("minLength", 1)))
+        yield TEXT.ljust(int(schema.get("minLength", 0)), "0")[: int(schema.get("maxLength", len(TEXT)))]
     elif kind in {"integer", "number"}:
         yield schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
     elif kind == "boolean":

@@ -231,14 +231,15 @@ async def _system(operator: Witness) -> None:
 async def _refusals(story: Story, gateway: Gateway) -> None:
     """Errors of every kind that a client meets, of connects and of methods."""
     stranger = DeviceIdentity.generate()
-    for who in (
+    refused: tuple[dict[str, Any], ...] = (
         {"token": "not-the-token"},
         {"device_token": "not-a-device-token", "device": stranger},
         {"bootstrap_token": "not-a-setup-code", "device": stranger},
         {"min_protocol": 9, "max_protocol": 9},
         {"client_id": "nobody-knows-me"},
         {"device": stranger, "address": "192.0.2.9"},
-    ):
+    )
+    for who in refused:
         address = who.pop("address", "127.0.0.1")
         async with witness(story, gateway, connect=False, address=address) as peer:
             params = {"token": TOKEN} | who if "device_token" not in who and "bootstrap_token" not in who else who
@@ -250,6 +251,10 @@ async def _refusals(story: Story, gateway: Gateway) -> None:
         await reader.refused("logs.tail", {"limit": "many"})
         await reader.refused("node.describe", {"nodeId": "nobody"})
         await reader.refused("sessions.patch", {"key": "main"})
+        await reader.refused("device.cert.revoke", {"deviceId": "of-another"})
+        await reader.refused("device.cert.list", {"deviceId": "of-another"})
+    async with witness(story, gateway, scopes=["operator.read", "operator.write"]) as writer:
+        await writer.refused("agent", {"message": "x", "idempotencyKey": "m", "model": "acme/two"})
 
 
 async def _refused_connect(peer: Witness, who: dict[str, Any]) -> None:
@@ -375,6 +380,9 @@ async def _people(gateway: Gateway, operator: Witness) -> None:
 async def _channels(operator: Witness, telegram: FakeTelegram) -> None:
     await telegram.wait_called("getUpdates")
     await operator.request("channels.status", {"probe": True, "timeoutMs": 2000})
+    await operator.request("send", {"to": "111", "message": "hello", "idempotencyKey": "by-hand"})
+    await telegram.wait_sent(1)
+    await operator.request("diagnostics.lanes", {})
     await operator.request("channels.stop", {"channel": "telegram"})
     await operator.request("channels.start", {"channel": "telegram"})
     await operator.request("channels.logout", {"channel": "telegram"})
@@ -417,6 +425,17 @@ async def _conversations(gateway: Gateway, operator: Witness, ui: Witness) -> No
     await operator.request("sessions.patch", {"key": key, "label": "Mine", "pinned": True, "archived": True})
     await operator.request("sessions.patch", {"key": key, "unread": True, "archived": False})
     await ui.expect_event("sessions.changed")
+    plan = {"label": "My plan", "message": "hello", "idempotencyKey": "run-5"}
+    made = await operator.request("sessions.create", plan)
+    await operator.request("agent.wait", {"runId": "run-5", "timeoutMs": 5000})
+    await operator.request("sessions.create", {"agentId": "second"})
+    await operator.request("sessions.send", {"key": made["key"], "message": "hello", "idempotencyKey": "run-6"})
+    await operator.request("agent.wait", {"runId": "run-6", "timeoutMs": 5000})
+    await operator.request("sessions.preview", {"keys": [made["key"], "nothing"]})
+    short = made["key"].rpartition(":")[2].partition("-")[0]
+    for reference in ({"shortId": short, "slugHint": "my-plan"}, {"shortId": "f" * 32}):
+        await operator.request("sessions.resolve", reference)
+        await ui.request("chat.startup", {**reference, "agentId": "main"})
     await operator.request("sessions.reset", {"key": key})
     await operator.request("sessions.delete", {"key": key})
     await operator.request("sessions.delete", {"key": "agent:main:nothing"})

@@ -1,5 +1,5 @@
 // OpenClaw's own schemas, read from the installed packages: node schemas.mjs list | check FILE.
-// `list` prints {bundled|published: {name: schema}, errorCodes, connectCodes}; `check` takes FILE's [{schema: "Name" | "Name/json/pointer", value}] and prints one list of faults per entry.
+// `list` prints {bundled|published: {name: schema}, errorCodes, connectCodes, methods}; `check` takes FILE's [{schema: "Name" | "Name/json/pointer", value}] and prints one list of faults per entry.
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { readFileSync } from "node:fs";
@@ -8,6 +8,8 @@ const modules = process.env.OPENCLAW_MODULES;
 const load = (...path) => import(pathToFileURL(join(modules, ...path)).href);
 const bundled = await load("openclaw", "dist", "gateway", "protocol", "index.js"); // what OpenClaw's own gateway checks with
 const published = await load("@openclaw", "gateway-protocol", "dist", "schema.mjs"); // what client authors get
+const document = readFileSync(join(modules, "@openclaw", "gateway-protocol", "protocol.schema.json"), "utf8");
+const methods = Object.keys(JSON.parse(document).methods);
 const { ConnectErrorDetailCodes } = await load("@openclaw", "gateway-protocol", "dist", "connect-error-details.mjs");
 const { Value } = await load("typebox", "build", "value", "index.mjs"); // the validator that both of them use
 
@@ -41,6 +43,6 @@ const faults = (schema, value) => {
 };
 
 const asked = process.argv[2] === "check" ? JSON.parse(readFileSync(process.argv[3], "utf8")) : null;
-const listed = { ...editions, errorCodes: Object.values(bundled.ErrorCodes), connectCodes: Object.values(ConnectErrorDetailCodes) };
+const listed = { ...editions, errorCodes: Object.values(bundled.ErrorCodes), connectCodes: Object.values(ConnectErrorDetailCodes), methods };
 const answer = asked ? asked.map(({ schema, value }) => faults(find(schema), value)) : listed;
 process.stdout.write(JSON.stringify(answer));

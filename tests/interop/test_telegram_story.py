@@ -124,3 +124,10 @@ def test_s071_a_stranger_is_paired_from_the_command_line_and_gets_an_agents_answ
             assert seen.code == 0, seen.text
             assert "Telegram default (TestNameBot): enabled, configured, running, connected" in seen.out, seen.text
             assert "works" in seen.out, seen.text
+
+            words = ("--channel", "telegram", "--target", "111", "--message", "said by hand", "--json")
+            local = {"channels": {"telegram": {"botToken": TOKEN}}}
+            by_hand = official.cli("message", "send", *words, env=there, config=local)
+            assert by_hand.code == 0, by_hand.text
+            assert "queued" in by_hand.out, by_hand.text
+            assert stranger.wait(4, told) == "said by hand"

@@ -261,14 +261,15 @@ async def test_cfg1_a_start_says_what_is_not_in_use_as_written(home: Home, caplo
     home.write(json.dumps({"gateway": faulty, "agents": {}, "mcp": {}}))
     async with home.open(listen=True) as gateway, connect_peer(gateway) as peer:
         assert (await _get_health(gateway.port))["degraded"] == ["gateway.nodes.invokeTimeoutMs"]
-        assert (await peer.request("health"))["configReload"] == {"hotReloadStatus": "degraded"}
+        assert (await peer.request("health"))["configReload"] == {"hotReloadStatus": "active"}
+        assert (await peer.request("status"))["configIssues"] == ["gateway.nodes.invokeTimeoutMs"]
         (fault,) = _lines(caplog, "configuration fault")
         assert "key=gateway.nodes.invokeTimeoutMs" in fault
         (ignored,) = _lines(caplog, "ignored, because")
         assert all(name in ignored for name in ("mcp", "gateway.frobnicate"))
         home.change(gateway, _config())
         assert "degraded" not in await _get_health(gateway.port)
-        assert (await peer.request("health"))["configReload"] == {"hotReloadStatus": "ok"}
+        assert (await peer.request("status"))["configIssues"] == []
 
 
 async def test_net5_a_forced_token_is_told_once_with_its_place(home: Home, caplog: pytest.LogCaptureFixture) -> None:
