@@ -12,7 +12,7 @@ import trio
 
 from openclaw_gateway.policy.network import Provenance
 from openclaw_gateway.server.wire import SocketWire
-from openclaw_gateway.tailscale import cli, localapi
+from openclaw_gateway.tailscale import cli
 from openclaw_gateway.tailscale.supervisor import Exposure, Wanted
 from openclaw_gateway.testing.fake_tailscale import write_command
 from openclaw_gateway.testing.fake_tailscaled import FakeTailscaled, open_fake_tailscaled
@@ -71,8 +71,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setitem(conditions.WAITS, name, (0.05, 0.1))
     monkeypatch.setattr(cli, "RECONCILE_SECONDS", 0.2)
     monkeypatch.setitem(conditions.WAITS, "serving", (0.2, 0.2))
-    monkeypatch.setattr(localapi, "REQUEST_SECONDS", 1.0)
-    monkeypatch.setattr(cli, "START_SECONDS", 3.0)
+    monkeypatch.setattr(cli, "START_SECONDS", 8.0)
 
 
 @asynccontextmanager
