@@ -84,7 +84,7 @@ def start(port: int | None, bind: str | None, as_json: bool) -> None:
     up = _wait_until_up(child, directory, host, number, out)
     _say(
         as_json,
-        f"The gateway is up: {up.url} (process {child.pid}).\n{_from_elsewhere(up)}Next: openclaw status   "
+        f"The gateway is up: {up.url} (process {child.pid}).{_from_elsewhere(up)}\nNext: openclaw status   "
         "openclaw logs --follow   openclaw gateway stop",
         action="start", ok=True, result="started", pid=child.pid, url=up.url, elsewhere=list(up.elsewhere),
         logFile=str(out),
@@ -92,7 +92,7 @@ def start(port: int | None, bind: str | None, as_json: bool) -> None:
 
 
 def _from_elsewhere(holder: Any) -> str:
-    return f"From elsewhere: {printable(', '.join(holder.elsewhere), 1000)}\n" if holder.elsewhere else ""
+    return f"\nFrom elsewhere: {printable(', '.join(holder.elsewhere), 1000)}" if holder.elsewhere else ""
 
 
 def _already_there(holder: Any, as_json: bool, port: int | None, bind: str | None) -> None:
@@ -112,7 +112,7 @@ def _already_there(holder: Any, as_json: bool, port: int | None, bind: str | Non
         )
     _say(
         as_json,
-        f"The gateway runs already: {holder.url or 'starting'} (process {holder.pid}).\n{_from_elsewhere(holder)}".rstrip(),
+        f"The gateway runs already: {holder.url or 'starting'} (process {holder.pid}).{_from_elsewhere(holder)}",
         action="start", ok=True, result="already-running", pid=holder.pid, url=holder.url,
         elsewhere=list(holder.elsewhere),
     )  # fmt: skip
@@ -339,7 +339,7 @@ def restart(ctx: click.Context, force: bool, as_json: bool, safe: bool, wait: st
     fresh = _wait_restarted(holder, directory)
     _say(
         as_json,
-        f"The gateway has restarted: {fresh.url} (process {fresh.pid}).\n{_from_elsewhere(fresh)}".rstrip(),
+        f"The gateway has restarted: {fresh.url} (process {fresh.pid}).{_from_elsewhere(fresh)}",
         action="restart", ok=True, result="restarted", pid=fresh.pid, url=fresh.url, elsewhere=list(fresh.elsewhere),
     )  # fmt: skip
 

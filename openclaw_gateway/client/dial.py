@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["certificate_refused", "dial_stream", "not_spoken", "tls_alert", "upgrade", "upgrade_rejected"]
 
 _QUEUED_MESSAGES: Final = 64
+_FLAG: Final = "--tls-fingerprint (or the configured tlsFingerprint)"
+_WHERE: Final = "on the gateway's host, openclaw gateway status shows the right one in its row tls"
 
 
 async def dial_stream(
@@ -38,13 +40,15 @@ async def dial_stream(
     """A TCP or TLS stream. Raises `ConnectFailed` at ``resolve``, ``tcp`` or ``tls``. Cancellation closes what was
     opened.
 
-    ``tls_fingerprint`` holds the pins (`client.tls`) that take the place of the usual trust. ``client_certificate`` is
+    ``tls_fingerprint`` holds the pins (`client.tls`) that take the place of the usual trust; one that cannot be read,
+    or that an address without TLS could not keep, is refused before anything is dialled. ``client_certificate`` is
     shown where the gateway asks for one; with ``ssl_context`` both trust and certificate are the caller's.
     """
+    pins = _read_pins(address, tls_fingerprint)
     tcp = await _dial_tcp(address)
     if not address.tls:
         return tcp
-    pins, context = await _trust(address, tcp, tls_fingerprint, ssl_context, client_certificate)
+    context = await _trust(address, tcp, pins, ssl_context, client_certificate)
     stream = trio.SSLStream(tcp, context, server_hostname=address.host)
     try:
         await stream.do_handshake()
@@ -57,8 +61,8 @@ async def dial_stream(
             stage="tls",
             url=address.url,
             message=f"TLS failed: {cause}",
-            fix="pin the gateway's own certificate (openclaw gateway status on its host shows the fingerprint): "
-            "openclaw config set gateway.remote.tlsFingerprint <sha256>, or --tls-fingerprint <sha256>",
+            fix=f"pin the gateway's own certificate ({_WHERE}): --tls-fingerprint <sha256>, or "
+            "openclaw config set gateway.remote.tlsFingerprint <sha256>",
         ) from error
     except BaseException:
         await trio.aclose_forcefully(stream)
@@ -102,35 +106,51 @@ def _tcp_text(error: OSError) -> str:
 async def _trust(
     address: GatewayAddress,
     tcp: trio.SocketStream,
-    pinned: str | None,
+    pins: tuple[str, ...],
     given: ssl.SSLContext | None,
     certificate: ClientCertificate | None,
-) -> tuple[tuple[str, ...], ssl.SSLContext]:
+) -> ssl.SSLContext:
     try:
-        pins = parse_pins(pinned)
-        if pinned is not None and not pins:
-            raise ValueError("the fingerprint is empty")
-        return pins, given if given is not None and not pins else dialling_context(pins, certificate)
+        return given if given is not None and not pins else dialling_context(pins, certificate)
     except (OSError, ValueError) as error:
         await trio.aclose_forcefully(tcp)
-        if isinstance(error, OSError):
-            where = certificate.cert_path if certificate is not None else ""
-            message, fix = f"the client certificate {where} cannot be used: {error}", "openclaw devices cert --renew"
-        else:
-            message, fix = str(error), "give the fingerprint that openclaw gateway status shows on the gateway's host"
+        where = certificate.cert_path if certificate is not None else ""
+        message, fix = f"the client certificate {where} cannot be used: {error}", "openclaw devices cert --renew"
         raise ConnectFailed(stage="tls", url=address.url, message=message, fix=fix) from error
 
 
-def _check_pin(address: GatewayAddress, pins: tuple[str, ...], certificate: bytes | None) -> None:
-    have = hashlib.sha256(certificate or b"").hexdigest()
-    if not is_pinned(certificate, pins):
+def _read_pins(address: GatewayAddress, pinned: str | None) -> tuple[str, ...]:
+    if pinned is None:
+        return ()
+    try:
+        pins = parse_pins(pinned)
+        if not pins:
+            raise ValueError("it is empty: expected 64 hexadecimal digits")
+    except ValueError as error:
+        message, fix = f"{_FLAG}: {error}", f"{_WHERE}; give its 64 digits, with or without colons"
+        raise ConnectFailed(stage="address", url=address.url, message=message, fix=fix) from error
+    if not address.tls:
         raise ConnectFailed(
-            stage="tls",
+            stage="address",
             url=address.url,
-            message=f"the certificate is not the pinned one (it has sha256 {have})",
-            fix="if the gateway's certificate was renewed on purpose: "
-            f"openclaw config set gateway.remote.tlsFingerprint {have}",
+            message=f"{_FLAG} is given, but nothing is encrypted there: no certificate could be compared",
+            fix=f"give a wss:// address instead of {address.url}, or leave the fingerprint out",
         )
+    return pins
+
+
+def _check_pin(address: GatewayAddress, pins: tuple[str, ...], certificate: bytes | None) -> None:
+    if is_pinned(certificate, pins):
+        return
+    have = hashlib.sha256(certificate or b"").hexdigest()
+    raise ConnectFailed(
+        stage="tls",
+        url=address.url,
+        message=f"the certificate is not the pinned one: {_FLAG} expects sha256 {' or '.join(pins)}, "
+        f"seen sha256 {have}; nothing was sent",
+        fix=f"{_WHERE}. Only if it is {have} there: --tls-fingerprint {have}, or "
+        f"openclaw config set gateway.remote.tlsFingerprint {have}",
+    )
 
 
 def tls_alert(error: BaseException) -> str | None:

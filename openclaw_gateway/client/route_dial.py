@@ -176,6 +176,8 @@ def _as_connect_failed(route: Route, error: BaseException) -> BaseException:
 
 def _reached(target: Target, route: Route, address: GatewayAddress) -> Target:
     pin = target.tls_fingerprint or route.tls_fingerprint
+    if route.tunnel is not None and not address.tls:
+        pin = None  # ssh has checked its own host key; inside there is no certificate to compare
     return attrs.evolve(
         target, address=address, tls_fingerprint=pin, via=route.name, source=route.source, routes=()
     )  # fmt: skip

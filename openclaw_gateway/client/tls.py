@@ -43,11 +43,23 @@ def parse_pins(text: str | None) -> tuple[str, ...]:
             continue
         digits = _PREFIX.sub("", part).replace(":", "").lower()
         if re.fullmatch(r"[0-9a-f]{64}", digits) is None:
-            raise ValueError(f"{part[:80]!r} is no SHA-256 fingerprint: 64 hexadecimal digits")
+            fault = f"expected 64 hexadecimal digits, {_seen(digits)}"
+            raise ValueError(f"{part[:80]!r} is no SHA-256 fingerprint: {fault}")
         found[digits] = None
     if len(found) > MAX_PINS:
         raise ValueError(f"more than {MAX_PINS} fingerprints")
     return tuple(found)
+
+
+def _seen(digits: str) -> str:
+    """What was given instead, for whoever copied the wrong line."""
+    if re.fullmatch(r"[0-9a-f]+", digits):
+        kind = {32: ", as MD5 has", 40: ", as SHA-1 has", 128: ", as SHA-512 has"}.get(len(digits), "")
+        return f"seen {len(digits)}{kind}"
+    if re.fullmatch(r"/?[0-9a-z+/_-]{43}=?", digits):
+        return "seen base64 (an ssh key's fingerprint, or a pin of HTTP)"
+    odd = next((char for char in digits if char not in "0123456789abcdef"), "")
+    return f"seen {odd!r} among {len(digits)} characters" if odd.isascii() and odd.isprintable() else "seen other signs"
 
 
 def is_pinned(certificate: bytes | None, pins: Iterable[str]) -> bool:

@@ -3,8 +3,8 @@
 
 Owns the shape of a row of `node.list`, `node.describe` and `node.pair.list` (spec wire.md section 7, method-shapes). It
 must not know how nodes are invoked. A node whose declared commands were not approved lends nothing: its row says
-``pending-approval`` and shows neither caps nor commands. What a row says of pairing (what waits, and the address that it
-came from) is for those who may see that node in the lists of pairing: `without_pairing` takes it out (V21).
+``pending-approval`` and shows neither caps nor commands. What a row says of pairing (what waits, and the address that
+it came from) is for those who may see that node in the lists of pairing: `without_pairing` takes it out (V21).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Which addresses a setup code names, in which order, and when there is none that could work (PAIR-11); and which ones a
-person at this host is shown.
+"""Which addresses a setup code names, in which order, and when there is none that could work (PAIR-11); and which ones
+a person at this host is shown.
 
 Pure: what the gateway listens on, what this host is called, and where the request came from, in; the addresses out.
 Order: what the person wrote in the request; else the public origin that the request came through, then
@@ -120,7 +120,7 @@ def setup_urls(
 
 
 def shown_urls(reach: Reachability) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Addresses that can be typed in as they are: (at this host, from elsewhere), the nearest first, `MAX_URLS` of each.
+    """Addresses that can be typed in: (at this host, from elsewhere), the nearest first, `MAX_URLS` of each.
 
     ``0.0.0.0`` and ``::`` stand for addresses and are none: what they stand for is named instead.
     """

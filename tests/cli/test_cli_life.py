@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from openclaw_gateway.ops.instance import read_holder
-from openclaw_gateway.server.ownaddresses import own_lan_addresses
 from openclaw_gateway.server.certificates import make_pair
+from openclaw_gateway.server.ownaddresses import own_lan_addresses
 from tests.cli.program import Program, free_port
 
 pytestmark = pytest.mark.deadline(90)

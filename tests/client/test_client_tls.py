@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import ssl
 from pathlib import Path
 
 import pytest
+import trio
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openclaw_gateway.client.address import GatewayAddress
+from openclaw_gateway.client.dial import dial_stream
+from openclaw_gateway.client.errors import ConnectFailed
 from openclaw_gateway.client.tls import MAX_PINS, file_pins, is_pinned, key_pin, parse_pins
 
 LEAF = trustme.CA().issue_cert("localhost").cert_chain_pems[0].bytes()
@@ -51,6 +56,42 @@ def test_pins_in_every_spelling_and_several_at_once() -> None:
 def test_what_is_no_pin_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="fingerprint"):
         parse_pins(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("AB:CD", "seen 4"),
+        (CERT[:-1], "seen 63"),
+        ("ab" * 20, "seen 40, as SHA-1 has"),
+        ("SHA256:" + "Zm9vYmFy" * 5 + "Zm8", "seen base64"),
+        ("g" * 64, "seen 'g' among 64 characters"),
+        ("\x1b[31m", "seen other signs"),
+        ("é" * 64, "seen other signs"),
+    ],
+)
+def test_what_is_no_pin_is_told_with_what_it_looks_like(text: str, seen: str) -> None:
+    with pytest.raises(ValueError, match="expected 64 hexadecimal digits") as failed:
+        parse_pins(text)
+    assert seen in str(failed.value)
+    assert "\x1b" not in str(failed.value)
+
+
+async def test_a_pin_that_cannot_be_kept_is_refused_before_anything_is_dialled() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+        port = server.getsockname()[1]
+        for url, pin, told in (
+            (f"wss://127.0.0.1:{port}", "ab", "no SHA-256 fingerprint"),
+            (f"ws://127.0.0.1:{port}", CERT, "nothing is encrypted there"),
+        ):
+            with trio.fail_after(5), pytest.raises(ConnectFailed) as failed:
+                await dial_stream(GatewayAddress.parse(url), tls_fingerprint=pin)
+            assert failed.value.stage == "address"
+            assert told in failed.value.message
+            assert failed.value.fix
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 def test_there_is_a_cap_on_pins() -> None:

@@ -304,11 +304,16 @@ async def test_pins_of_certificate_or_key_several_at_once_and_nothing_else(tmp_p
         for pins in (pair.fingerprint, pair.key_pin, f"{wrong},{pair.key_pin}", f"sha256:{colons}"):
             async with connected(gateway, pins):
                 pass
-        for pins in (wrong, "", "ab"):
+        for pins, stage in ((wrong, "tls"), ("", "address"), ("ab", "address")):
             with pytest.raises(ConnectFailed) as failed:
                 async with connected(gateway, pins):
                     pass
-            assert failed.value.stage == "tls"
+            assert failed.value.stage == stage
+            told = f"{failed.value.message} {failed.value.fix}"
+            assert "--tls-fingerprint" in told
+            assert "on the gateway's host, openclaw gateway status" in told
+            if pins == wrong:
+                assert f"expects sha256 {wrong}, seen sha256 {pair.fingerprint}" in told
         with pytest.raises(ConnectFailed) as failed:
             async with open_client(gateway.urls[0], auth=Credentials(token=TOKEN)):
                 pass
