@@ -152,7 +152,7 @@ async def test_an_operator_is_let_in_and_that_is_all(
         async with connect_peer(gateway, device=device, address=FAR, scopes=["operator.read"]):
             pass
     assert refused.value.details is not None
-    request_id = refused.value.details["requestId"]
+    request_id = str(refused.value.details["requestId"])
     shown = await visitor.show(request_id, TOKEN)
     assert "as an operator" in shown.heading
     assert "operator.read" in shown.text
