@@ -1,4 +1,4 @@
-"""docs/reference/methods.md and limits.md say what the code does: every method, every bound."""
+"""docs/reference/methods.md, http.md and limits.md say what the code does: every method, every route, every bound."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from openclaw_gateway import GatewayConfig
 from openclaw_gateway.agents import rows as agent_rows
 from openclaw_gateway.agents import subprocess, trimming
 from openclaw_gateway.app import life
+from openclaw_gateway.approvals import door as approval_door
+from openclaw_gateway.approvals import offers as approval_offers
 from openclaw_gateway.channels import discord, telegram, whatsapp
 from openclaw_gateway.channels import hub as channel_hub
 from openclaw_gateway.channels import service as channel_service
@@ -93,6 +95,14 @@ async def test_each_method_has_a_heading_with_its_scope_and_parameters() -> None
             assert told == expected, name
 
 
+async def test_each_http_route_is_in_the_table() -> None:
+    text = (REFERENCE / "http.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(/[^`]*)`", text.split("\n## ")[0]))
+    async with open_memory_gateway() as gateway:
+        routes = {*gateway._http.routes, *(f"{prefix}…" for prefix in gateway._http.prefixes)}
+    assert routes <= told
+
+
 QUEUE = QueueRules()
 TRANSCRIPT = GatewayConfig().session.transcript
 WEBSOCKET = GatewayConfig().transports.websocket
@@ -164,6 +174,9 @@ BOUNDS = {
     "work that waits for one node": queue.MAX_PER_NODE,
     "work that waits for all nodes": queue.MAX_TOTAL,
     "life of waiting work": queue.MAX_TTL_MS,
+    "form of the approval page": approval_door.MAX_BODY,
+    "pages that were shown and wait for a decision": approval_offers.MAX_OFFERS,
+    "life of a sign-in at the approval page": approval_offers.SIGN_IN_SECONDS,
     "networks that are announced on": lans.MAX_LANS,
     "addresses announced on a network": lans.MAX_ADDRESSES,
     "what is said (TXT)": records.MAX_TXT_BYTES,

@@ -45,6 +45,7 @@ margin-top:1rem}
 :focus-visible{outline:3px solid var(--go);outline-offset:2px}
 dl{display:grid;grid-template-columns:7.5rem 1fr;gap:.4rem .75rem;margin:0}
 dt,.dim{color:var(--dim)}dd{margin:0}.dim{font-size:.9rem;margin:.25rem 0 0}.cmp{margin-top:.9rem}
+ul+.dim{margin-top:.5rem}
 code{font-family:ui-monospace,monospace;font-size:.9em}
 ul{list-style:none;padding:0;margin:.25rem 0 0;display:flex;flex-wrap:wrap;gap:.4rem}
 li{border:1px solid var(--line);border-radius:.4rem;padding:.1rem .45rem}
@@ -102,9 +103,10 @@ def review(shown: Review, tickets: Mapping[str, str], *, who: str | None = None)
         for label, names in shown.grants
     )
     note = f"<p>{_text(shown.note)}</p>" if shown.note else ""
+    where = " (<code>openclaw node status</code>)" if shown.role == "node" else ""
     compare = (
-        '<p class="dim cmp">Approve only what you expect: the device id must be the one that the device itself shows '
-        "(<code>openclaw node status</code>).</p>"
+        '<p class="dim cmp">Approve only what you expect: the device id must be the one that the device itself shows'
+        f"{where}.</p>"
     )
     buttons = (
         f'<div class="two">{_button(shown.request_id, "reject", tickets, "Reject", kind="no")}'

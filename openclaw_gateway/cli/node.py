@@ -234,7 +234,7 @@ def _lines(report: Report, *, first_ask: bool) -> list[str]:
         if first_ask:
             lines += [f"  request: {printable(report.request_id)}", f"  device:  {report.device_id}"]
             lines += [f"  on the gateway's host: {printable(report.fix, 300)}"]
-            lines += [f"  or open: {report.link}", *_qr(report.link or "")]
+            lines += [f"  or open: {printable(report.link, 300)}", *_qr(report.link)] if report.link else []
         return lines
     if report.state == "connecting" and reason:
         lines = [f"node: {report.gateway}: {reason}; trying again in {report.retry_in or 0:.0f} s"]

@@ -60,7 +60,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "gateway.tailscale.port": "The HTTPS port of this machine's tailnet name; the funnel allows 443, 8443 and 10000.",
     "gateway.tailscale.socket": "The unix socket of tailscaled, where it is not in its usual place.",
     "gateway.tailscale.command": "A tailscale program to use instead of tailscaled's socket.",
-    "gateway.controlUi.enabled": "Whether the dashboard is served.",
+    "gateway.controlUi.enabled": "Whether the dashboard and the page that approves pairing requests are served.",
     "gateway.controlUi.root": "The folder whose files are the dashboard (it holds index.html), such as "
     "dist/control-ui of the installed openclaw package.",
     "gateway.controlUi.allowedOrigins": "Browser origins, scheme://host[:port], that may open a WebSocket.",

@@ -20,7 +20,8 @@ def test_s091_a_form_is_read() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"step", b"request=r1", b"step=", b"step=remove&request=r", b"step=show&step=approve", b"step=show&admin=1",
+        b"", b"step", b"request=r1", b"step=",
+        b"step=remove&request=r", b"step=show&step=approve", b"step=show&admin=1",
         b"step=show&request=%ff", b"step=show&request=r\xc3\xa9", b"step=show&secret=a&secret=b", b"{}",
         b"&".join(b"request=%d" % number for number in range(9)) + b"&step=show",
     ],

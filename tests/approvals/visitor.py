@@ -51,7 +51,7 @@ class Page:
 
 @attrs.frozen
 class Visitor:
-    """``headers`` with every request, besides those that a browser adds by itself. ``host``: as the address bar says."""
+    """``headers`` with every request, besides those that a browser adds by itself. ``host``: of the address bar."""
 
     gateway: Gateway
     address: str = "127.0.0.1"
