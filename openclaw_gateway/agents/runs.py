@@ -56,7 +56,7 @@ from openclaw_gateway.queues import (
 from openclaw_gateway.store import StoreError
 from openclaw_gateway.value import Value
 
-__all__ = ["KIND", "KINDS", "AgentRuns", "Ended", "Run", "RunEvents", "digest_of", "waiting_runs"]
+__all__ = ["KIND", "KINDS", "AgentRuns", "Ended", "Past", "Run", "RunEvents", "digest_of", "waiting_runs"]
 
 KIND: Final = "agent.run"
 ABORTED: Final = "agent.run.aborted"  # to be ended, not asked
@@ -85,6 +85,15 @@ class Ended(Value):
     started_at_ms: int
     error: str | None = None
     asked: bytes = attrs.field(default=b"", repr=False)  # the digest of the question
+
+
+@attrs.frozen(eq=False, repr=False)
+class Past(Value):
+    """A run that an earlier process ended, or that is forgotten: all that is known is that it was accepted, and whether
+    it was the same question."""
+
+    run_id: str
+    same: bool
 
 
 @attrs.define(eq=False)
@@ -160,8 +169,8 @@ class AgentRuns:
 
     # --- acceptance
 
-    async def start(self, request: RunRequest, *, audience: Any = None) -> tuple[Run | Ended | None, bool]:
-        """Accept a question: durable when this returns. The run (or how it ended; None where it is not remembered) and
+    async def start(self, request: RunRequest, *, audience: Any = None) -> tuple[Run | Ended | Past, bool]:
+        """Accept a question: durable when this returns. The run (or how it ended, as far as that is remembered) and
         whether it was known before. Raises `QueueFull`, `StoreError`, `TooManySessions`.
         """
         while (known := self.get(request.run_id)) is not None:
@@ -177,11 +186,12 @@ class AgentRuns:
             run.accepted = True
             run.settled.set()
 
-    async def _accept(self, run: Run) -> tuple[Run | None, bool]:
+    async def _accept(self, run: Run) -> tuple[Run | Past, bool]:
         request = run.request
         try:
+            payload, digest = encode_request(request), key_digest(request)
             accepted = await self.inbound.put(
-                NewMessage(request.session_key, f"run:{request.run_id}", request.source, KIND, encode_request(request))
+                NewMessage(request.session_key, f"run:{request.run_id}", request.source, KIND, payload, digest)
             )
         except BaseException:
             if run.state == "queued" and self._runs.get(request.run_id) is run:
@@ -190,14 +200,14 @@ class AgentRuns:
         run.message_id = accepted.id
         if accepted.duplicate and run.state == "queued":
             # Of an earlier process: it ended there, or it still lies in the queue and runs when it is handed out.
-            if not self.inbound.holds(accepted.id):
+            if not self.inbound.holds(accepted.id) or not accepted.same:
                 self._runs.pop(request.run_id, None)
-                return None, True
+                return Past(request.run_id, accepted.same), True
             return run, True
         return run, False
 
     def restore(self, waiting: Sequence[Run]) -> None:
-        """Take over what an earlier process accepted and did not end (`waiting_runs`), before anything is handed out."""
+        """Take over what an earlier process accepted and left (`waiting_runs`), before anything is handed out."""
         self._runs.update((run.request.run_id, run) for run in waiting)
 
     def get(self, run_id: str) -> Run | Ended | None:
@@ -449,6 +459,11 @@ async def waiting_runs(inbound: MessageQueue) -> list[Run]:
 def digest_of(request: RunRequest) -> bytes:
     """What tells two questions under one run id apart, long after the text is let go."""
     return hashlib.sha256(request.text.encode("utf-8", "surrogatepass")).digest()
+
+
+def key_digest(request: RunRequest) -> bytes:
+    """The same for what is kept beside the run id on the disk: the question and the session it is asked in."""
+    return hashlib.sha256(request.session_key.encode("utf-8", "surrogatepass") + b"\0" + digest_of(request)).digest()
 
 
 class _Teller:

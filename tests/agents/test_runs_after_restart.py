@@ -287,3 +287,24 @@ async def test_s029_kill_9_after_an_abort_was_acknowledged(
             wanted = "aborted" if run in aborted else None
             assert ended.get("stopReason") == wanted or (ended["status"] == "timeout" and wanted)
         assert sorted(gates[-1].asked) == sorted({"r1", "r2", "r3", "r4"}.difference(aborted))
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_v44_a_run_id_is_one_run_in_the_next_process_too(tmp_path: Path, gates: list[Gate], ended: bool) -> None:
+    async with opened(tmp_path) as (_, peer):
+        if ended:
+            gates[-1].go.set()
+        await send(peer, "r1")
+        await gates[-1].speaking.wait()
+        if ended:
+            assert (await peer.request("agent.wait", {"runId": "r1", "timeoutMs": 9000}))["status"] == "ok"
+    gates.append(Gate())
+    async with opened(tmp_path) as (_, peer):
+        params = {"sessionKey": "main", "message": "q r1", "idempotencyKey": "r1"}
+        assert (await peer.request("chat.send", params))["status"] == ("ok" if ended else "in_flight")
+        for other in ({"message": "another question"}, {"sessionKey": "elsewhere"}):
+            with pytest.raises(CallFailed, match="idempotency"):
+                await peer.request("chat.send", {**params, **other})
+        if not ended:
+            await gates[-1].speaking.wait()
+        assert gates[-1].asked == ([] if ended else ["r1"])
