@@ -44,6 +44,7 @@ from openclaw_gateway.agents.records import (
 )
 from openclaw_gateway.agents.sessions import Sessions, TooManySessions
 from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.protocol.wholetext import whole, whole_or_none, whole_value
 from openclaw_gateway.queues import (
     Effect,
     MessageQueue,
@@ -333,7 +334,7 @@ class AgentRuns:
             try:
                 outcome = await self._speak(run, session, asked, uncertain=message.uncertain)
             except AgentFailed as exc:
-                failure = exc
+                failure = _whole_failure(exc)
             except StoreError:
                 raise
             except Exception as exc:
@@ -391,14 +392,14 @@ class AgentRuns:
     ) -> Sequence[Effect]:
         request, now = run.request, self._clock()
         run.state = "aborted" if run.aborted else "error" if failure is not None else "ok"
-        stop = outcome.stop if outcome is not None else "aborted" if run.aborted else "error"
+        stop = whole(outcome.stop) if outcome is not None else "aborted" if run.aborted else "error"
         answer = Message(
             id=str(uuid.uuid4()),
             role="assistant",
             text=run.text,
             at_ms=now,
             run_id=request.run_id,
-            model=outcome.model if outcome is not None else None,
+            model=whole_or_none(outcome.model) if outcome is not None else None,
             stop=stop,
             error=failure.message if failure is not None else None,
             usage=outcome.usage if outcome is not None else None,
@@ -480,13 +481,13 @@ class _Teller:
         """What an agent emits. Raises `AgentFailed` over `MAX_REPLY`."""
         if delta.kind != "text":
             self.flush()
-            self._events.other(self._run, delta)
+            self._events.other(self._run, Delta(delta.kind, whole(delta.text), whole_value(delta.data)))
             return
         self._size += len(delta.text)
         if self._size > MAX_REPLY:
             raise AgentFailed(f"the answer is longer than {MAX_REPLY} characters")
         if delta.text:
-            self._parts.append(delta.text)
+            self._parts.append(whole(delta.text))
             self._wake.set()
 
     def flush(self) -> None:
@@ -503,6 +504,11 @@ class _Teller:
             self._wake = trio.Event()
             self.flush()
             await trio.sleep(COALESCE_SECONDS)
+
+
+def _whole_failure(failure: AgentFailed) -> AgentFailed:
+    detail = whole_value(failure.detail) if failure.detail is not None else None
+    return attrs.evolve(failure, message=whole(failure.message), detail=detail)
 
 
 def _told(request: RunRequest) -> tuple[Message, ...] | None:

@@ -19,6 +19,7 @@ from openclaw_gateway.agents.keys import is_agent_id
 from openclaw_gateway.agents.records import Attachment, Said, Sampling, Usage
 from openclaw_gateway.completions.refusal import BadAsk
 from openclaw_gateway.completions.unsupported import refuse_unsupported, refuse_unsupported_message, unused
+from openclaw_gateway.protocol.wholetext import decode_whole
 from openclaw_gateway.value import Value
 
 __all__ = ["DONE", "Asked", "BadAsk", "agent_of_model", "answer", "chunk", "error_body", "model_entry", "read_ask"]
@@ -74,7 +75,7 @@ def agent_of_model(model: str) -> str | None:
 def read_ask(body: bytes) -> Asked:
     """Raises `BadAsk`."""
     try:
-        given = msgspec.json.decode(body)
+        given = decode_whole(msgspec.json.decode, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadAsk("the body is no JSON") from None
     if not isinstance(given, dict):
