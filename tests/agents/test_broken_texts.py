@@ -19,6 +19,7 @@ from openclaw_gateway.channels.adapter import Incoming
 from openclaw_gateway.channels.discord import _frame
 from openclaw_gateway.channels.service import Answer
 from openclaw_gateway.channels.telegram import read_update
+from openclaw_gateway.channels.whatsapp import open_adapter as open_whatsapp
 from openclaw_gateway.config.hookblocks import HooksConfig
 from openclaw_gateway.config.schema import (
     AgentEntry,
@@ -29,13 +30,13 @@ from openclaw_gateway.config.schema import (
     HttpSurfaceConfig,
 )
 from openclaw_gateway.testing import connect_peer, open_memory_gateway
+from openclaw_gateway.testing.whatsapp import notification
 from tests.agents.test_model_agent import config as model_config
 from tests.agents.test_model_agent import end, talking
 from tests.agents.test_subprocess_agent import agent as program
 from tests.agents.test_subprocess_agent import ask as ask_program
 from tests.channels.ports import Port
-from tests.channels.test_whatsapp import ANN, FakeSettings, bring, notification
-from tests.channels.test_whatsapp import open_adapter as open_whatsapp
+from tests.channels.test_whatsapp import ANN, FakeSettings, bring
 from tests.completions.test_routes import CHAT
 from tests.models.scripted import open_service
 from tests.server.test_http import ask
