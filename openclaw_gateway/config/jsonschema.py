@@ -115,7 +115,8 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "gateway.remote.sshTarget": "user@host or user@host:port, with transport ssh.",
     "gateway.remote.sshIdentity": "The private key file that ssh uses, an absolute path.",
     "gateway.remote.sshKnownHosts": "The file of known host keys, an absolute path; unset: ssh's own.",
-    "gateway.remote.sshHostKeyPolicy": "strict: known keys alone. openssh: as the user's ssh configuration says.",
+    "gateway.remote.sshHostKeyPolicy": "strict: known keys alone. openssh: as the user's ssh configuration "
+    "says.",
     "gateway.remote.routes.*.url": "The address of this route, such as wss://host:18789.",
     "gateway.remote.routes.*.tlsFingerprint": "SHA-256 fingerprint of the certificate or key on this route.",
     "gateway.remote.routes.*.transport": "direct, ssh (through a tunnel) or tailnet.",

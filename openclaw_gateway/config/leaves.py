@@ -492,7 +492,7 @@ def _template(value: Any, path: str) -> str:
     from openclaw_gateway.hooks.template import TemplateFault, parse_template
 
     if not isinstance(value, str) or not value.strip():
-        raise BadValueError('must be a text such as "Build {{repository.name}} failed"')
+        raise BadValueError("must be a text such as \"Build {{repository.name}} failed\"")
     try:
         parse_template(value)
     except TemplateFault as fault:
@@ -690,7 +690,6 @@ def _identity_scopes(value: Any, path: str) -> Mapping[str, tuple[str, ...]]:
 
 _OWN_READERS: Final = frozenset({"gateway.auth.passwordHash", "gateway.auth.trustedProxy.secret"})
 DURATIONS: Final = ("gateway.auth.policy.maxAge", "gateway.auth.expiresIn")
-
 
 def _ssh_target(value: Any, path: str) -> str:
     from openclaw_gateway.tunnels.spec import parse_target

@@ -88,7 +88,9 @@ def resolve_auth(
         for key, secret in (("gateway.auth.token", auth.token), ("gateway.auth.password", auth.password)):
             if secret is not None:
                 source = _label(key, overridden)
-                return ResolvedAuth(type="trusted-proxy", token=secret, source=source, fingerprint=fingerprint(secret))
+                return ResolvedAuth(
+                    type="trusted-proxy", token=secret, source=source, fingerprint=fingerprint(secret)
+                )
         return ResolvedAuth(type="trusted-proxy", source="config gateway.trustedProxies")
     if auth.token is not None:
         source = _label("gateway.auth.token", overridden)

@@ -108,10 +108,7 @@ def gateway(patient: Patient) -> list[Finding]:
         from openclaw_gateway.client.reach import open_reached
 
         answer = await get(
-            target.address,
-            "/readyz",
-            timeout=_SECONDS,
-            tls_fingerprint=target.tls_fingerprint,
+            target.address, "/readyz", timeout=_SECONDS, tls_fingerprint=target.tls_fingerprint,
             client_certificate=target.client_certificate,
         )
         async with open_reached(target, timeout=_SECONDS) as client:

@@ -78,7 +78,8 @@ class Health:
         return self.loop.stalled_for <= STALL_LIMIT_SECONDS
 
     def view(self) -> dict[str, Any]:
-        """The result of `health`, in the shape of OpenClaw's (method-shapes.md)."""
+        """The result of `health`, in the shape of OpenClaw's (method-shapes.md).
+        """
         began = time.perf_counter()
         out: dict[str, Any] = {
             "ok": True,

@@ -344,7 +344,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
                 WHERE session_id = old.session_id;
             UPDATE agent_storage SET bytes = bytes - length(old.body) - 256;
         END""",
-        # What was said under a dedupe key, so that the key is no way to answer another question (V44).
+    ),
+    (  # what was said under a dedupe key, so that the key is no way to answer another question (V44)
         "ALTER TABLE queue_seen ADD COLUMN digest BLOB",
     ),
 )

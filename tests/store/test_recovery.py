@@ -285,7 +285,6 @@ class Faults:
         monkeypatch.setattr(os, name, faulty)
 
 
-@pytest.mark.deadline(90)
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 @pytest.mark.parametrize("step", ["restore", "backup", "renew"])
 def test_state1_each_system_call_may_fail_and_pairings_survive(
