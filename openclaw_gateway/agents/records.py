@@ -16,6 +16,7 @@ import attrs
 import msgspec
 
 from openclaw_gateway.errors import GatewayError
+from openclaw_gateway.protocol.wholetext import whole, whole_or_none
 from openclaw_gateway.value import Value
 
 __all__ = [
@@ -52,9 +53,9 @@ ErrorKind = Literal["refusal", "timeout", "rate_limit", "context_length", "unkno
 class Attachment(Value):
     """A file with a message: ``data`` is base64."""
 
-    mime: str
+    mime: str = attrs.field(converter=whole)
     data: str = attrs.field(repr=False)
-    name: str | None = None
+    name: str | None = attrs.field(default=None, converter=whole_or_none)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -73,7 +74,7 @@ class Said(Value):
     """One earlier message of a conversation that its caller keeps."""
 
     role: Literal["user", "assistant"]
-    text: str = attrs.field(repr=False)
+    text: str = attrs.field(repr=False, converter=whole)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -100,15 +101,15 @@ class RunRequest(Value):
     run_id: str
     agent_id: str
     session_key: str
-    text: str = attrs.field(repr=False)
+    text: str = attrs.field(repr=False, converter=whole)
     source: str
     accepted_at_ms: int
     attachments: tuple[Attachment, ...] = ()
-    sender: str | None = None
-    sender_name: str | None = None
+    sender: str | None = attrs.field(default=None, converter=whole_or_none)
+    sender_name: str | None = attrs.field(default=None, converter=whole_or_none)
     reply: Reply | None = None
     model: str | None = None
-    system: str | None = attrs.field(default=None, repr=False)
+    system: str | None = attrs.field(default=None, repr=False, converter=whole_or_none)
     timeout_ms: int | None = None
     interactive: bool = False
     history: tuple[Said, ...] | None = attrs.field(default=None, repr=False)

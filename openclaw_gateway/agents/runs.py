@@ -45,6 +45,7 @@ from openclaw_gateway.agents.records import (
 from openclaw_gateway.agents.sessions import Sessions, TooManySessions
 from openclaw_gateway.errors import flat_errors
 from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.protocol.wholetext import whole, whole_or_none, whole_value
 from openclaw_gateway.queues import (
     Effect,
     MessageQueue,
@@ -57,7 +58,7 @@ from openclaw_gateway.queues import (
 from openclaw_gateway.store import StoreError
 from openclaw_gateway.value import Value
 
-__all__ = ["KIND", "KINDS", "AgentRuns", "Ended", "Run", "RunEvents", "digest_of", "waiting_runs"]
+__all__ = ["KIND", "KINDS", "AgentRuns", "Ended", "Past", "Run", "RunEvents", "digest_of", "waiting_runs"]
 
 KIND: Final = "agent.run"
 ABORTED: Final = "agent.run.aborted"  # to be ended, not asked
@@ -86,6 +87,15 @@ class Ended(Value):
     started_at_ms: int
     error: str | None = None
     asked: bytes = attrs.field(default=b"", repr=False)  # the digest of the question
+
+
+@attrs.frozen(eq=False, repr=False)
+class Past(Value):
+    """A run that an earlier process ended, or that is forgotten: all that is known is that it was accepted, and whether
+    it was the same question."""
+
+    run_id: str
+    same: bool
 
 
 @attrs.define(eq=False)
@@ -161,8 +171,8 @@ class AgentRuns:
 
     # --- acceptance
 
-    async def start(self, request: RunRequest, *, audience: Any = None) -> tuple[Run | Ended | None, bool]:
-        """Accept a question: durable when this returns. The run (or how it ended; None where it is not remembered) and
+    async def start(self, request: RunRequest, *, audience: Any = None) -> tuple[Run | Ended | Past, bool]:
+        """Accept a question: durable when this returns. The run (or how it ended, as far as that is remembered) and
         whether it was known before. Raises `QueueFull`, `StoreError`, `TooManySessions`.
         """
         while (known := self.get(request.run_id)) is not None:
@@ -178,11 +188,12 @@ class AgentRuns:
             run.accepted = True
             run.settled.set()
 
-    async def _accept(self, run: Run) -> tuple[Run | None, bool]:
+    async def _accept(self, run: Run) -> tuple[Run | Past, bool]:
         request = run.request
         try:
+            payload, digest = encode_request(request), key_digest(request)
             accepted = await self.inbound.put(
-                NewMessage(request.session_key, f"run:{request.run_id}", request.source, KIND, encode_request(request))
+                NewMessage(request.session_key, f"run:{request.run_id}", request.source, KIND, payload, digest)
             )
         except BaseException:
             if run.state == "queued" and self._runs.get(request.run_id) is run:
@@ -191,14 +202,14 @@ class AgentRuns:
         run.message_id = accepted.id
         if accepted.duplicate and run.state == "queued":
             # Of an earlier process: it ended there, or it still lies in the queue and runs when it is handed out.
-            if not self.inbound.holds(accepted.id):
+            if not self.inbound.holds(accepted.id) or not accepted.same:
                 self._runs.pop(request.run_id, None)
-                return None, True
+                return Past(request.run_id, accepted.same), True
             return run, True
         return run, False
 
     def restore(self, waiting: Sequence[Run]) -> None:
-        """Take over what an earlier process accepted and did not end (`waiting_runs`), before anything is handed out."""
+        """Take over what an earlier process accepted and left (`waiting_runs`), before anything is handed out."""
         self._runs.update((run.request.run_id, run) for run in waiting)
 
     def get(self, run_id: str) -> Run | Ended | None:
@@ -324,7 +335,7 @@ class AgentRuns:
             try:
                 outcome = await self._speak(run, session, asked, uncertain=message.uncertain)
             except AgentFailed as exc:
-                failure = exc
+                failure = _whole_failure(exc)
             except StoreError:
                 raise
             except Exception as exc:
@@ -385,14 +396,14 @@ class AgentRuns:
     ) -> Sequence[Effect]:
         request, now = run.request, self._clock()
         run.state = "aborted" if run.aborted else "error" if failure is not None else "ok"
-        stop = outcome.stop if outcome is not None else "aborted" if run.aborted else "error"
+        stop = whole(outcome.stop) if outcome is not None else "aborted" if run.aborted else "error"
         answer = Message(
             id=str(uuid.uuid4()),
             role="assistant",
             text=run.text,
             at_ms=now,
             run_id=request.run_id,
-            model=outcome.model if outcome is not None else None,
+            model=whole_or_none(outcome.model) if outcome is not None else None,
             stop=stop,
             error=failure.message if failure is not None else None,
             usage=outcome.usage if outcome is not None else None,
@@ -455,6 +466,11 @@ def digest_of(request: RunRequest) -> bytes:
     return hashlib.sha256(request.text.encode("utf-8", "surrogatepass")).digest()
 
 
+def key_digest(request: RunRequest) -> bytes:
+    """The same for what is kept beside the run id on the disk: the question and the session it is asked in."""
+    return hashlib.sha256(request.session_key.encode("utf-8", "surrogatepass") + b"\0" + digest_of(request)).digest()
+
+
 class _Teller:
     """Gathers what an agent says and tells it in pieces: the first at once, then every `COALESCE_SECONDS`."""
 
@@ -469,13 +485,13 @@ class _Teller:
         """What an agent emits. Raises `AgentFailed` over `MAX_REPLY`."""
         if delta.kind != "text":
             self.flush()
-            self._events.other(self._run, delta)
+            self._events.other(self._run, Delta(delta.kind, whole(delta.text), whole_value(delta.data)))
             return
         self._size += len(delta.text)
         if self._size > MAX_REPLY:
             raise AgentFailed(f"the answer is longer than {MAX_REPLY} characters")
         if delta.text:
-            self._parts.append(delta.text)
+            self._parts.append(whole(delta.text))
             self._wake.set()
 
     def flush(self) -> None:
@@ -492,6 +508,11 @@ class _Teller:
             self._wake = trio.Event()
             self.flush()
             await trio.sleep(COALESCE_SECONDS)
+
+
+def _whole_failure(failure: AgentFailed) -> AgentFailed:
+    detail = whole_value(failure.detail) if failure.detail is not None else None
+    return attrs.evolve(failure, message=whole(failure.message), detail=detail)
 
 
 def _told(request: RunRequest) -> tuple[Message, ...] | None:

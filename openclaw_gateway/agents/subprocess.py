@@ -33,6 +33,7 @@ from openclaw_gateway.agents.records import AgentFailed, Delta, ErrorKind, Messa
 from openclaw_gateway.config.schema import AgentEntry
 from openclaw_gateway.errors import flat_errors
 from openclaw_gateway.ops.log import get_logger
+from openclaw_gateway.protocol.wholetext import decode_whole
 
 __all__ = ["MAX_LINE", "MAX_OUTPUT", "PROTOCOL_VERSION", "SubprocessAgent", "turn_line"]
 
@@ -149,7 +150,7 @@ class _Answer:
         if not line.strip():
             return False
         try:
-            said = msgspec.json.decode(line)
+            said = decode_whole(msgspec.json.decode, line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise _BadLine("wrote a line that is no JSON") from exc
         if not isinstance(said, dict):

@@ -12,12 +12,13 @@ Invariants: a token is in no error text, no state and no log line; an adapter th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Literal, Protocol
 
 import attrs
 
 from openclaw_gateway.errors import GatewayError
+from openclaw_gateway.protocol.wholetext import whole, whole_or_none
 from openclaw_gateway.value import Value
 
 __all__ = [
@@ -43,6 +44,10 @@ RETRY_MS: Final[Mapping[str, tuple[int, int] | None]] = {
 }
 
 
+def _whole_lines(lines: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(whole, lines))
+
+
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Incoming(Value):
     """One message as a service delivered it. Ids are the service's immutable ones; times are Unix milliseconds.
@@ -50,17 +55,17 @@ class Incoming(Value):
     ``key`` names the delivery (an update id): the same key is accepted once. ``attachments``: one line of words each.
     """
 
-    key: str
-    message_id: str
-    conversation: str
+    key: str = attrs.field(converter=whole)
+    message_id: str = attrs.field(converter=whole)
+    conversation: str = attrs.field(converter=whole)
     context: Literal["dm", "group"]
-    sender_id: str
-    sender_name: str = ""
-    text: str = attrs.field(default="", repr=False)
-    thread: str | None = None
+    sender_id: str = attrs.field(converter=whole)
+    sender_name: str = attrs.field(default="", converter=whole)
+    text: str = attrs.field(default="", repr=False, converter=whole)
+    thread: str | None = attrs.field(default=None, converter=whole_or_none)
     sent_at_ms: int
     live: bool = True
-    attachments: tuple[str, ...] = ()
+    attachments: tuple[str, ...] = attrs.field(default=(), converter=_whole_lines)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

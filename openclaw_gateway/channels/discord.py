@@ -31,6 +31,7 @@ from openclaw_gateway.channels import discordwire as wire
 from openclaw_gateway.channels.adapter import AdapterFailed, Outgoing, Port, WebhookReply, WebhookRequest
 from openclaw_gateway.channels.service import Answer, Service, ServiceUnreachable, base_url, open_service, secret
 from openclaw_gateway.errors import flat_errors
+from openclaw_gateway.protocol.wholetext import decode_whole
 from openclaw_gateway.queues import QueueFull, RetryLater, Undeliverable
 from openclaw_gateway.store import StoreError
 
@@ -380,7 +381,7 @@ async def _open_websocket(url: str) -> AsyncIterator[WebSocketConnection]:
 
 def _frame(message: str | bytes) -> dict[str, Any]:
     try:
-        frame = msgspec.json.decode(message)
+        frame = decode_whole(msgspec.json.decode, message)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise AdapterFailed("reconnecting", "Discord's gateway sent something that is no JSON") from exc
     if not isinstance(frame, dict):

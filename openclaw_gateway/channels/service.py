@@ -23,6 +23,7 @@ import trio
 from openclaw_gateway._version import __version__
 from openclaw_gateway.channels.adapter import AdapterFailed
 from openclaw_gateway.errors import GatewayError
+from openclaw_gateway.protocol.wholetext import decode_whole
 from openclaw_gateway.value import Value
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Answer(Value):
     def json(self) -> Any:
         """The body as JSON; None where it is none."""
         try:
-            return msgspec.json.decode(self.body)
+            return decode_whole(msgspec.json.decode, self.body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 

@@ -37,6 +37,7 @@ from openclaw_gateway.channels.adapter import (
 from openclaw_gateway.channels.markdown import telegram_html
 from openclaw_gateway.channels.service import Answer, Service, ServiceUnreachable, base_url, open_service, secret
 from openclaw_gateway.policy.secrets import compare
+from openclaw_gateway.protocol.wholetext import decode_whole
 from openclaw_gateway.queues import QueueFull, RetryLater, Undeliverable
 from openclaw_gateway.store import StoreError
 
@@ -199,7 +200,7 @@ class TelegramAdapter:
             return WebhookReply(405, b"Method Not Allowed")
         body = await request.read()
         try:
-            update = msgspec.json.decode(body)
+            update = decode_whole(msgspec.json.decode, body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return WebhookReply(400, b"Bad Request")
         port.activity()

@@ -36,6 +36,7 @@ from openclaw_gateway.channels.adapter import (
 from openclaw_gateway.channels.service import Answer, Service, ServiceUnreachable, base_url, open_service, secret
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.secrets import compare
+from openclaw_gateway.protocol.wholetext import decode_whole
 from openclaw_gateway.queues import QueueFull, RetryLater, Undeliverable
 from openclaw_gateway.store import StoreError
 
@@ -190,7 +191,7 @@ class WhatsAppAdapter:
         if not hmac.compare_digest(given_digest, hmac.digest(self._app_secret, body, "sha256")):
             return WebhookReply(401, b"Unauthorized")
         try:
-            notification = msgspec.json.decode(body)
+            notification = decode_whole(msgspec.json.decode, body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return WebhookReply(400, b"Bad Request")
         port.activity()

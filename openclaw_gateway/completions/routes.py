@@ -120,6 +120,7 @@ class Completions:
             return HttpReply(
                 status=200,
                 content_type=b"text/event-stream; charset=utf-8",
+                headers=_told_unused(job.asked),
                 stream=lambda write: self._stream(job, grant, write),
             )
         try:
@@ -145,7 +146,7 @@ class Completions:
             finish=_finish(message),
             usage=message.usage,
         )
-        return json_reply(200, done)
+        return json_reply(200, done, *_told_unused(job.asked))
 
     async def _stream(self, job: _Job, grant: Grant, write: Write) -> None:
         head: dict[str, Any] = {"id_": job.request.run_id, "created": job.created, "model": job.asked.model}
@@ -273,6 +274,10 @@ class Completions:
 def _header(request: HttpRequest, name: bytes) -> str | None:
     value = request.headers.get(name, b"").decode("latin-1").strip()
     return value[:512] or None
+
+
+def _told_unused(asked: Asked) -> list[tuple[bytes, bytes]]:
+    return [(b"x-openclaw-ignored", ", ".join(asked.unused).encode())] if asked.unused else []
 
 
 def _finish(message: Message) -> Literal["stop", "length"]:

@@ -1,11 +1,10 @@
 """OpenAI's chat completions API as this gateway serves it: what comes in, what goes out.
 
 Pure. Owns the reading of a request (names, limits, what is refused), and the spelling of answers, chunks and errors. It
-must not know HTTP, sessions or runs.
+must not know HTTP, sessions or runs. What is not done here is the list of `unsupported`.
 
-Invariants: ``model`` names an agent, never a service's model; a request that asks for what cannot be done (tools that
-must be called, several answers, pictures from the net) is refused with words, never half done; the newest message is a
-user's.
+Invariants: ``model`` names an agent, never a service's model; a request that asks for what cannot be done (tools,
+several answers, pictures from the net) is refused with words, never half done; the newest message is a user's.
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ import msgspec
 
 from openclaw_gateway.agents.keys import is_agent_id
 from openclaw_gateway.agents.records import Attachment, Said, Sampling, Usage
+from openclaw_gateway.completions.refusal import BadAsk
+from openclaw_gateway.completions.unsupported import refuse_unsupported, refuse_unsupported_message, unused
+from openclaw_gateway.protocol.wholetext import decode_whole
 from openclaw_gateway.value import Value
 
 __all__ = ["DONE", "Asked", "BadAsk", "agent_of_model", "answer", "chunk", "error_body", "model_entry", "read_ask"]
@@ -35,19 +37,6 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
 }
 
 
-@attrs.define(eq=False)
-class BadAsk(ValueError):
-    """A request that is refused with 400 and these words. ``param`` names what is wrong with it."""
-
-    message: str
-    param: str | None = None
-    status: int = 400
-    code: str | None = None
-
-    def __str__(self) -> str:
-        return self.message
-
-
 @attrs.frozen(eq=False, repr=False)
 class Asked(Value):
     """A request that can be served. ``agent_id`` None: the default agent. ``user``: whose conversation it is."""
@@ -62,6 +51,7 @@ class Asked(Value):
     stream: bool = False
     include_usage: bool = False
     user: str | None = None
+    unused: tuple[str, ...] = ()  # parameters that were taken and change nothing
 
 
 def agent_of_model(model: str) -> str | None:
@@ -85,7 +75,7 @@ def agent_of_model(model: str) -> str | None:
 def read_ask(body: bytes) -> Asked:
     """Raises `BadAsk`."""
     try:
-        given = msgspec.json.decode(body)
+        given = decode_whole(msgspec.json.decode, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadAsk("the body is no JSON") from None
     if not isinstance(given, dict):
@@ -93,11 +83,13 @@ def read_ask(body: bytes) -> Asked:
     model = given.get("model")
     if not isinstance(model, str):
         raise BadAsk("model is missing", "model")
-    _refuse_tools(given)
-    if given.get("n") not in (None, 1):
-        raise BadAsk("only one answer at a time (n = 1)", "n")
+    refuse_unsupported(given)
     system, said, attachments = _conversation(given.get("messages"))
-    options = given.get("stream_options")
+    stream, options = given.get("stream"), given.get("stream_options")
+    if stream is not None and not isinstance(stream, bool):
+        raise BadAsk("stream is true or false", "stream")
+    if options is not None and not isinstance(options, dict):
+        raise BadAsk("stream_options is an object", "stream_options")
     user = given.get("user")
     if user is not None and (not isinstance(user, str) or len(user) > 512):
         raise BadAsk("user is a text of at most 512 characters", "user")
@@ -109,18 +101,11 @@ def read_ask(body: bytes) -> Asked:
         text=said[-1].text,
         attachments=attachments,
         sampling=_sampling(given),
-        stream=given.get("stream") is True,
+        stream=stream is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         user=user or None,
+        unused=unused(given),
     )
-
-
-def _refuse_tools(given: Mapping[str, Any]) -> None:
-    choice = given.get("tool_choice")
-    if choice == "required" or isinstance(choice, dict):
-        raise BadAsk("tools that must be called are not supported: the agents behind this API answer in text", "tools")
-    if given.get("functions") is not None or given.get("function_call") not in (None, "auto", "none"):
-        raise BadAsk("functions are not supported: the agents behind this API answer in text", "functions")
 
 
 def _conversation(messages: Any) -> tuple[str | None, list[Said], tuple[Attachment, ...]]:
@@ -135,6 +120,7 @@ def _conversation(messages: Any) -> tuple[str | None, list[Said], tuple[Attachme
         role = message.get("role") if isinstance(message, dict) else None
         if role not in ("system", "developer", "user", "assistant"):
             raise BadAsk(f"{where} has a role that is not supported (system, developer, user, assistant)", where)
+        refuse_unsupported_message(message, where)
         text, images = _content(message.get("content"), where)
         if role in {"system", "developer"}:
             system.append(text)

@@ -55,6 +55,7 @@ from openclaw_gateway.ops.audit import Action, AuditTrail
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.policy.lockout import CredentialClass, FailureKey, FailureLedger, LockoutRules
 from openclaw_gateway.policy.secrets import compare
+from openclaw_gateway.protocol.wholetext import decode_whole
 from openclaw_gateway.queues import QueueFull
 from openclaw_gateway.server.http import BodyTooBig, HttpApp, HttpReply, HttpRequest, Route, json_reply, text_reply
 from openclaw_gateway.store import StoreError
@@ -225,7 +226,7 @@ class InboundHooks:
             return await self._refuse(request, key)
         self.ledger.succeeded(key)
         try:
-            payload = msgspec.json.decode(body)
+            payload = decode_whole(msgspec.json.decode, body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _bad("the body must be JSON")
         try:

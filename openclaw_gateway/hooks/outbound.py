@@ -7,11 +7,11 @@ Theory of operation. `serve` hears the bus and puts each chosen event into the o
 body that every try will send; `deliver` is the queue's handler. One lane per target: its messages keep their order, and
 a target that is down holds up no other.
 
-The accept point, from which on an event is told whatever becomes of the process: of the end of a run it is the commit of
-that end (`effects` are a part of it, and `serve`, hearing of the same event a moment later, leaves it at that); of every
-other event it is the put, a moment after it happened, and what happened in the last instant
-before a crash is not told. Done is a message with the target's 2xx; a process that dies between that and its own note
-of it sends once more, under the same id.
+The accept point, from which on an event is told whatever becomes of the process: of the end of a run it is the commit
+of that end (`effects` are a part of it, and `serve`, hearing of the same event a moment later, leaves it at that); of
+every other event it is the put, a moment after it happened, and what happened in the last instant before a crash is not
+told. Done is a message with the target's 2xx; a process that dies between that and its own note of it sends once more,
+under the same id.
 
 Invariants: an event leaves only where the configuration names it, and only names of `WEBHOOK_EVENTS` can be named; what
 looks like a secret is taken out before it is written down (V51); every try of a message has the same id and body.

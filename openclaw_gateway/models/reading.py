@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from openclaw_gateway.models.provider import Reason, Trouble
+from openclaw_gateway.protocol.wholetext import decode_whole
 
 __all__ = ["decode", "dig", "reason_of_status", "text_of", "tokens"]
 
@@ -25,7 +26,7 @@ _decode: Final = msgspec.json.Decoder().decode
 def decode(data: str | bytes) -> Any:
     """Raises `Trouble` (malformed)."""
     try:
-        return _decode(data)
+        return decode_whole(_decode, data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise Trouble("malformed", "not JSON") from exc
 

@@ -17,6 +17,7 @@ import attrs
 import msgspec
 
 from openclaw_gateway.protocol.close import CloseCode
+from openclaw_gateway.protocol.wholetext import decode_whole
 from openclaw_gateway.value import Value
 
 __all__ = [
@@ -84,7 +85,7 @@ _encoder = msgspec.json.Encoder()
 def decode_request(data: bytes | bytearray | memoryview) -> Request | FrameFault:
     """Read one message. Text and binary messages carry the same JSON."""
     try:
-        request = _decoder.decode(data)
+        request = decode_whole(_decoder.decode, data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _explain(data)
     if request.type != "req" or not request.id or not request.method:
@@ -96,7 +97,7 @@ def decode_request(data: bytes | bytearray | memoryview) -> Request | FrameFault
 
 def _explain(data: bytes | bytearray | memoryview) -> FrameFault:
     try:
-        value = _any.decode(data)
+        value = decode_whole(_any.decode, data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return FrameFault("not JSON", json=False)
     if not isinstance(value, dict):

@@ -17,6 +17,7 @@ import attrs
 import msgspec
 
 from openclaw_gateway.protocol.errors import FORBIDDEN, INVALID_REQUEST, NOT_PAIRED, UNAVAILABLE, WireError
+from openclaw_gateway.protocol.wholetext import decode_whole
 from openclaw_gateway.value import Value
 
 __all__ = [
@@ -100,7 +101,7 @@ _encoder = msgspec.json.Encoder()
 def sniff(data: bytes | bytearray | memoryview) -> Literal["openclaw", "jsonrpc"] | None:
     """Which dialect a first frame speaks; None: neither (not JSON, or JSON of another shape)."""
     try:
-        value = _any.decode(data)
+        value = decode_whole(_any.decode, data)
     except _DECODE_ERRORS:
         return None
     if isinstance(value, dict) and "type" in value:
@@ -115,11 +116,11 @@ def decode_message(data: bytes | bytearray | memoryview) -> Call | Invalid | Bat
     """Read one message."""
     try:
         # The envelope has no required member, so whatever fails here is not JSON or not an object.
-        return _call(_wire.decode(data))
+        return _call(decode_whole(_wire.decode, data))
     except _DECODE_ERRORS:
         pass
     try:
-        items = _items.decode(data)
+        items = decode_whole(_items.decode, data)
     except _DECODE_ERRORS:
         return _not_a_message(data)
     if not items:
@@ -131,7 +132,7 @@ def decode_message(data: bytes | bytearray | memoryview) -> Call | Invalid | Bat
 
 def _not_a_message(data: bytes | bytearray | memoryview) -> Invalid:
     try:
-        _any.decode(data)
+        decode_whole(_any.decode, data)
     except _DECODE_ERRORS:
         return Invalid(_PARSE_ERROR, "not JSON")
     return Invalid(_INVALID_REQUEST, "must be an object or an array of objects")
@@ -139,7 +140,7 @@ def _not_a_message(data: bytes | bytearray | memoryview) -> Invalid:
 
 def _item(raw: msgspec.Raw) -> Call | Invalid:
     try:
-        return _call(_wire.decode(raw))
+        return _call(decode_whole(_wire.decode, raw))
     except _DECODE_ERRORS:
         return Invalid(_INVALID_REQUEST, "must be an object")
 

@@ -56,7 +56,8 @@ class QueueRules(Value):
 @attrs.frozen(eq=False, repr=False)
 class NewMessage(Value):
     """A message to be accepted. ``lane`` is the conversation whose order counts; ``dedupe`` names the message within
-    its queue; ``source`` says who brought it, ``kind`` what the payload (JSON, at most `MAX_PAYLOAD` bytes) is.
+    its queue; ``source`` says who brought it, ``kind`` what the payload (JSON, at most `MAX_PAYLOAD` bytes) is;
+    ``digest`` tells two messages under one dedupe key apart (None: nobody asks).
 
     Raises `ValueError` where a text is empty or longer than `MAX_TEXT`, or the payload is too large.
     """
@@ -66,6 +67,7 @@ class NewMessage(Value):
     source: str
     kind: str
     payload: bytes = attrs.field(repr=False)
+    digest: bytes | None = None
 
     def __attrs_post_init__(self) -> None:
         for name in ("lane", "dedupe", "source", "kind"):
@@ -100,10 +102,12 @@ class QueuedMessage(Value):
 
 @attrs.frozen(eq=False, repr=False)
 class Accepted(Value):
-    """``duplicate``: a message of that dedupe key was accepted before, and ``id`` is its id."""
+    """``duplicate``: a message of that dedupe key was accepted before, and ``id`` is its id; ``same``: it had the same
+    digest, as far as that is known."""
 
     id: str
     duplicate: bool
+    same: bool = True
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -54,21 +54,23 @@ def load(db: sqlite3.Connection, queue: str) -> list[Row]:
 def put(db: sqlite3.Connection, *, queue: str, id_: str, message: NewMessage, now: int, dedupe_ms: int) -> Put:
     """Write a message, unless one of its dedupe key was accepted within the window or is still here."""
     known = db.execute(
-        "SELECT message_id FROM queue_seen WHERE queue = ? AND dedupe = ? AND at_ms > ?",
+        "SELECT message_id, digest FROM queue_seen WHERE queue = ? AND dedupe = ? AND at_ms > ?",
         (queue, message.dedupe, now - dedupe_ms),
     ).fetchone()
     if known is None:
         known = db.execute(
-            "SELECT id FROM queue_messages WHERE queue = ? AND dedupe = ?", (queue, message.dedupe)
+            "SELECT id, NULL FROM queue_messages WHERE queue = ? AND dedupe = ?", (queue, message.dedupe)
         ).fetchone()
     if known is not None:
-        return Put(Accepted(known[0], duplicate=True), None)
+        return Put(Accepted(known[0], duplicate=True, same=None in known or known[1] == message.digest), None)
     cursor = db.execute(
         "INSERT INTO queue_messages (id, queue, lane, dedupe, source, kind, payload, accepted_at_ms, attempts, "
         "due_at_ms, state, uncertain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 'waiting', 0)",
         (id_, queue, message.lane, message.dedupe, message.source, message.kind, message.payload, now, now),
     )
-    db.execute("INSERT OR REPLACE INTO queue_seen VALUES (?, ?, ?, ?)", (queue, message.dedupe, id_, now))
+    db.execute(
+        "INSERT OR REPLACE INTO queue_seen VALUES (?, ?, ?, ?, ?)", (queue, message.dedupe, id_, now, message.digest)
+    )
     written = QueuedMessage(
         id=id_,
         queue=queue,

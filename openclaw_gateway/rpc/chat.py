@@ -22,7 +22,7 @@ from openclaw_gateway.agents.records import MAX_MESSAGE, Attachment, Message, Ru
 from openclaw_gateway.agents.references import resolution_view, with_short_id
 from openclaw_gateway.agents.router import AgentRouter, UnknownAgent
 from openclaw_gateway.agents.rows import Page
-from openclaw_gateway.agents.runs import AgentRuns, Ended, Run, digest_of
+from openclaw_gateway.agents.runs import AgentRuns, Ended, Past, Run, digest_of
 from openclaw_gateway.agents.sessions import TooManySessions
 from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.queues import QueueFull
@@ -209,7 +209,7 @@ class ChatMethods:
         self, method: str, context: CallContext, *, session_key: str | None, agent_id: str | None, text: str,
         run_id: str | None, attachments: list[dict[str, Any]] | None = None, timeout_ms: int | None = None,
         model: str | None = None, system: str | None = None,
-    ) -> tuple[RunRequest, Run | Ended | None, bool]:  # fmt: skip
+    ) -> tuple[RunRequest, Run | Ended | Past, bool]:  # fmt: skip
         with faults(method):
             key, owner = self._router.place(session_key, agent_id)
             request = RunRequest(
@@ -436,13 +436,15 @@ class ChatMethods:
         return {"items": items, "total": len(waiting)}
 
 
-def _differs(run: Run | Ended | None, request: RunRequest) -> bool:
+def _differs(run: Run | Ended | Past, request: RunRequest) -> bool:
     if isinstance(run, Run):
         return (run.request.session_key, run.request.text) != (request.session_key, request.text)
-    return isinstance(run, Ended) and (run.session_key, run.asked) != (request.session_key, digest_of(request))
+    if isinstance(run, Past):
+        return not run.same
+    return (run.session_key, run.asked) != (request.session_key, digest_of(request))
 
 
-def _status(run: Run | Ended | None, known: bool) -> str:
+def _status(run: Run | Ended | Past, known: bool) -> str:
     if not known:
         return "started"
     return "in_flight" if isinstance(run, Run) else "ok"

@@ -21,6 +21,7 @@ import trio
 from openclaw_gateway.errors import GatewayError, LocalProtocolError
 from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.protocol.scopes import KNOWN_OPERATOR_SCOPES, satisfies
+from openclaw_gateway.protocol.wholetext import decode_whole
 from openclaw_gateway.value import Value
 
 __all__ = ["CallContext", "CallError", "MethodSpec", "MethodTable", "NoParams", "camel"]
@@ -105,7 +106,7 @@ class ParamsReader:
         if (not raw or bytes(raw) in {b"{}", b"null"}) and self._empty is not None:
             return self._empty
         try:
-            value = msgspec.json.decode(raw) if raw else {}
+            value = decode_whole(msgspec.json.decode, raw) if raw else {}
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             value = None
         return self.convert(method, value)

@@ -328,8 +328,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX agent_transcripts_by_bytes ON agent_transcripts (bytes)",
         "CREATE INDEX agent_session_past_by_age ON agent_session_past (until_ms)",
         "CREATE TABLE agent_storage (id INTEGER PRIMARY KEY CHECK (id = 1), bytes INTEGER NOT NULL) STRICT",
-        "INSERT INTO agent_transcripts SELECT session_id, sum(length(body) + 256), count(*), max(seq)"
-        " FROM agent_messages GROUP BY session_id",
+        """INSERT INTO agent_transcripts SELECT session_id, sum(length(body) + 256), count(*), max(seq)
+            FROM agent_messages GROUP BY session_id""",
         "INSERT INTO agent_storage SELECT 1, coalesce(sum(bytes), 0) FROM agent_transcripts",
         """CREATE TRIGGER agent_messages_come AFTER INSERT ON agent_messages BEGIN
             INSERT INTO agent_transcripts VALUES (new.session_id, length(new.body) + 256, 1, new.seq)
@@ -344,6 +344,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
                 WHERE session_id = old.session_id;
             UPDATE agent_storage SET bytes = bytes - length(old.body) - 256;
         END""",
+    ),
+    (  # what was said under a dedupe key, so that the key is no way to answer another question (V44)
+        "ALTER TABLE queue_seen ADD COLUMN digest BLOB",
     ),
 )
 

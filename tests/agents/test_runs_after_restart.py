@@ -127,6 +127,20 @@ async def test_s029_what_waited_is_aborted_before_and_while_it_runs(tmp_path: Pa
         assert gate.asked == ["r1", "r3"]
 
 
+async def test_s029_what_a_person_drops_from_the_queue_is_not_asked(tmp_path: Path, gates: list[Gate]) -> None:
+    await three_wait(tmp_path, gates)
+    async with opened(tmp_path) as (_, peer):
+        await gates[-1].speaking.wait()
+        listed = (await peer.request("queue.list", {"queue": "inbound", "state": "waiting"}))["messages"]
+        assert [(one["kind"], one["lane"]) for one in listed] == [(KIND, "agent:main:main")] * 2
+        await peer.request("queue.drop", {"ids": [listed[0]["id"]]})
+        ended = await peer.request("agent.wait", {"runId": "r2", "timeoutMs": 9000})
+        assert (ended["status"], "dropped" in ended["error"]) == ("error", True)
+        gates[-1].go.set()
+        assert (await peer.request("agent.wait", {"runId": "r3", "timeoutMs": 9000}))["status"] == "ok"
+        assert gates[-1].asked == ["r1", "r3"]
+
+
 @pytest.mark.parametrize("before", [True, False])
 async def test_s029_an_abort_that_was_acknowledged_outlives_the_process(
     tmp_path: Path, gates: list[Gate], before: bool
@@ -287,3 +301,24 @@ async def test_s029_kill_9_after_an_abort_was_acknowledged(
             wanted = "aborted" if run in aborted else None
             assert ended.get("stopReason") == wanted or (ended["status"] == "timeout" and wanted)
         assert sorted(gates[-1].asked) == sorted({"r1", "r2", "r3", "r4"}.difference(aborted))
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_v44_a_run_id_is_one_run_in_the_next_process_too(tmp_path: Path, gates: list[Gate], ended: bool) -> None:
+    async with opened(tmp_path) as (_, peer):
+        if ended:
+            gates[-1].go.set()
+        await send(peer, "r1")
+        await gates[-1].speaking.wait()
+        if ended:
+            assert (await peer.request("agent.wait", {"runId": "r1", "timeoutMs": 9000}))["status"] == "ok"
+    gates.append(Gate())
+    async with opened(tmp_path) as (_, peer):
+        params = {"sessionKey": "main", "message": "q r1", "idempotencyKey": "r1"}
+        assert (await peer.request("chat.send", params))["status"] == ("ok" if ended else "in_flight")
+        for other in ({"message": "another question"}, {"sessionKey": "elsewhere"}):
+            with pytest.raises(CallFailed, match="idempotency"):
+                await peer.request("chat.send", {**params, **other})
+        if not ended:
+            await gates[-1].speaking.wait()
+        assert gates[-1].asked == ([] if ended else ["r1"])

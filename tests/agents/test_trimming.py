@@ -109,7 +109,7 @@ async def test_cap_transcripts_from_before_a_reset_are_counted(monkeypatch: pyte
             await sessions.reset("a", agent_id="main")
         counts = await sessions._store.run(
             lambda db: [
-                db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - constants
+                db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
                 for table in ("agent_session_past", "agent_messages", "agent_transcripts")
             ]
         )

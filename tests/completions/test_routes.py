@@ -212,6 +212,31 @@ async def test_a_request_that_cannot_be_served(gateway: Gateway, given: bytes) -
     assert (answer.status, answer.json["error"]["type"]) == (400, "invalid_request_error")
 
 
+async def test_what_is_not_done_is_told_and_never_left_out_in_silence(gateway: Gateway, agent: Scripted) -> None:
+    """OpenAI's shape of an error, before anything runs; and what was taken without effect is in a header."""
+    for streamed in (False, True):
+        refused = await chat(gateway, n=3, stream=streamed)
+        error = refused.json["error"]
+        assert refused.status == 400
+        assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "n", "unsupported_value")
+        assert "one answer" in error["message"]
+        assert agent.turns == []
+        answer = await chat(gateway, top_k=40, reasoning_effort="low", stream=streamed)
+        assert (answer.status, answer.headers["x-openclaw-ignored"]) == (200, "reasoning_effort, top_k")
+        agent.turns.clear()
+    assert "x-openclaw-ignored" not in (await chat(gateway, temperature=1)).headers
+
+
+async def test_v27_each_user_has_a_session_of_their_own(gateway: Gateway, agent: Scripted) -> None:
+    for user in ("ann", "bob", "ann", "agent:main:main", "../ann"):
+        assert (await chat(gateway, user=user)).status == 200
+    keys = [turn.request.session_key for turn in agent.turns]
+    assert keys[0] == keys[2]
+    assert len(set(keys)) == 4
+    assert all(key.startswith("agent:main:openai-user:") and key.count(":") == 3 for key in keys)
+    assert [len(turn.history) for turn in agent.turns] == [0, 0, 2, 0, 0]
+
+
 # --- admission
 
 

@@ -63,7 +63,7 @@ def test_sampling() -> None:
     given = {"temperature": 1, "top_p": 0.5, "max_tokens": 5, "max_completion_tokens": 7, "stop": "X", "seed": -3}
     assert ask(**given).sampling == Sampling(temperature=1.0, top_p=0.5, max_tokens=7, stop=("X",), seed=-3)
     assert ask(max_tokens=5, max_completion_tokens=None).sampling == Sampling(max_tokens=5)
-    assert ask(tools=[{"type": "function"}], tool_choice="auto").text == "hi", "a model may choose not to call"
+    assert ask(tools=[{"type": "function"}], tool_choice="none").text == "hi"
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_sampling() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0]"),
         ({"n": 2}, "n"),
-        ({"tool_choice": "required"}, "tools"),
-        ({"tool_choice": {"type": "function"}}, "tools"),
-        ({"functions": []}, "functions"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": True}, "stream_options"),
+        ({"tools": {"type": "function"}}, "tools"),
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": True}, "temperature"),
         ({"top_p": -0.1}, "top_p"),
@@ -99,6 +99,57 @@ def test_what_cannot_be_done_is_refused_with_words(given: dict[str, Any], param:
     with pytest.raises(BadAsk) as found:
         ask(**given)
     assert found.value.param == param
+
+
+UNSUPPORTED: list[tuple[str, Any, Any]] = [  # what asks for something, and what asks for nothing
+    ("n", 2, 1),
+    ("n", 0, None),
+    ("logprobs", True, False),
+    ("top_logprobs", 5, 0),
+    ("response_format", {"type": "json_object"}, {"type": "text"}),
+    ("response_format", {"type": "json_schema", "json_schema": {}}, None),
+    ("response_format", "text", None),
+    ("logit_bias", {"50256": -100}, {}),
+    ("modalities", ["text", "audio"], ["text"]),
+    ("audio", {"voice": "alloy"}, None),
+    ("web_search_options", {}, None),
+    ("store", True, False),
+    ("tools", [{"type": "function", "function": {"name": "f"}}], []),
+    ("tool_choice", "required", "auto"),
+    ("tool_choice", {"type": "function", "function": {"name": "f"}}, "none"),
+    ("tool_choice", {"type": "allowed_tools"}, None),
+    ("functions", [{"name": "f"}], []),
+    ("function_call", {"name": "f"}, "auto"),
+]
+
+
+@pytest.mark.parametrize(("name", "wanted", "nothing"), UNSUPPORTED)
+def test_what_is_not_done_here_is_refused_by_its_name(name: str, wanted: Any, nothing: Any) -> None:
+    with pytest.raises(BadAsk) as found:
+        ask(**{name: wanted})
+    assert (found.value.param, found.value.status) == (name, 400)
+    assert found.value.code in {"unsupported_parameter", "unsupported_value"}
+    assert ask(**{name: nothing}).unused == ()
+
+
+@pytest.mark.parametrize("name", ["tool_calls", "function_call", "audio"])
+def test_what_a_message_brings_along_is_refused_with_its_place(name: str) -> None:
+    message = {"role": "assistant", "content": None, name: [{"id": "call_1"}]}
+    with pytest.raises(BadAsk) as found:
+        ask(messages=[message, USER])
+    assert (found.value.param, found.value.code) == ("messages[0]", "unsupported_parameter")
+    assert ask(messages=[USER, {**message, name: None}, USER]).text == "hi"
+
+
+def test_hints_and_members_of_front_ends_are_taken_and_named() -> None:
+    hints = {
+        "reasoning_effort": "low", "verbosity": "low", "service_tier": "auto", "metadata": {"a": "b"},
+        "parallel_tool_calls": True, "prediction": {"type": "content"}, "safety_identifier": "x", "top_k": 40,
+        "chat_id": "c", "prompt_cache_key": "k", "session_id": None,
+    }  # fmt: skip
+    assert ask(**hints).unused == tuple(sorted(name for name, value in hints.items() if value is not None))
+    assert ask(**{"a\r\nx-evil": 1, "ä": 1, "": 1, "x" * 65: 1}).unused == ()
+    assert len(ask(**{f"hint_{number}": 1 for number in range(99)}).unused) == 16
 
 
 @pytest.mark.parametrize(

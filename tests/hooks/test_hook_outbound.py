@@ -91,19 +91,31 @@ async def test_s029_the_end_of_a_run_and_the_word_of_it_are_one_commit(monkeypat
     async def deaf(self: OutboundHooks, event: str, payload: Any) -> None:
         heard_on_the_bus.append(event)
 
-    async with open_sink() as sink, opened([target(sink.port)]) as gateway:
-        async with connect_peer(gateway, scopes=["operator.read", "operator.write"]) as peer:
-            monkeypatch.setattr(OutboundHooks, "take", deaf)
-            await peer.request("chat.send", {"sessionKey": "main", "message": "hello", "idempotencyKey": "r1"})
-            await sink.wait(1)
-            assert verified(sink.heard[0])["data"]["runId"] == "r1"
-            monkeypatch.setattr(OutboundHooks, "take", take)
-            await peer.request("chat.send", {"sessionKey": "main", "message": "hello", "idempotencyKey": "r2"})
-            await sink.wait(2)
-            gateway.events.publish_nowait("chat", {"state": "final", "runId": "an embedding program's"})
-            await sink.wait(3)
-            assert [verified(heard)["data"]["runId"][:2] for heard in sink.heard] == ["r1", "r2", "an"]
-    assert "chat" in heard_on_the_bus
+    async with (
+        open_sink() as sink,
+        opened([target(sink.port)]) as gateway,
+        connect_peer(gateway, scopes=["operator.read", "operator.write"]) as peer,
+    ):
+        monkeypatch.setattr(OutboundHooks, "take", deaf)
+        await peer.request("chat.send", {"sessionKey": "main", "message": "hello", "idempotencyKey": "r1"})
+        await sink.wait(1)
+        assert verified(sink.heard[0])["data"]["runId"] == "r1"
+        await until(lambda: "chat" in heard_on_the_bus)
+        monkeypatch.setattr(OutboundHooks, "take", take)
+        await peer.request("chat.send", {"sessionKey": "main", "message": "hello", "idempotencyKey": "r2"})
+        await sink.wait(2)
+        gateway.events.publish_nowait("chat", {"state": "final", "runId": "an embedding program's"})
+        await sink.wait(3)
+        assert [verified(heard)["data"]["runId"][:2] for heard in sink.heard] == ["r1", "r2", "an"]
+
+
+async def test_cap_what_is_known_to_be_committed() -> None:
+    async with open_sink() as sink, opened([target(sink.port, enabled=True)]) as gateway:
+        hooks = gateway.messaging.webhooks
+        assert hooks is not None
+        for number in range(outbound.MAX_COMMITTED + 5):
+            hooks._remember(b"%d" % number, None)
+        assert len(hooks._committed) == outbound.MAX_COMMITTED
 
 
 async def test_rob1_no_run_waits_for_room_for_a_webhook() -> None:

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from openclaw_gateway.queues import (
+    Accepted,
     Effect,
     MessageQueue,
     NewMessage,
@@ -301,6 +302,39 @@ async def test_dedupe_keys_are_forgotten_after_their_window_and_over_the_cap(tmp
             nursery.cancel_scope.cancel()
         # What is still here is a duplicate whatever was forgotten.
         assert (await queue.put(message(10))).duplicate
+
+
+async def test_v44_dedupe_keys_outlive_the_process_and_end_with_their_time(tmp_path: Path) -> None:
+    """By time and by count alike, whoever asks and however often the process was started anew."""
+    now = 1_800_000_000_000
+    rules = QueueRules(dedupe_ms=3_600_000, max_seen=5)
+
+    async def put(number: int, digest: bytes | None = None) -> Accepted:
+        with trio.fail_after(20):
+            async with (
+                open_store(tmp_path) as store,
+                open_queues(store, "inbound", clock=lambda: now, rules=rules) as (queue,),
+            ):
+                with trio.move_on_after(0.05):
+                    await queue.supervise_upkeep()
+                accepted = await queue.put(attrs.evolve(message(number), digest=digest))
+                await queue.drop([accepted.id])  # done with: only the key is left
+                return accepted
+
+    first = await put(1, b"what was said")
+    now += 3_599_999
+    assert await put(1, b"what was said") == Accepted(first.id, duplicate=True)
+    assert await put(1, b"something else") == Accepted(first.id, duplicate=True, same=False)
+    assert (await put(1)).same is False
+    now += 1
+    assert not (await put(1, b"something else")).duplicate, "the window is over"
+    now += 1
+    for number in range(2, 8):
+        now += 1
+        await put(number)
+    assert [(await put(number)).duplicate for number in (7, 6, 5, 4)] == [True] * 4
+    assert not (await put(1)).duplicate, "over the count the oldest is forgotten"
+    assert await put(7, b"asked now") == attrs.evolve(await put(7), same=True), "nothing was noted to differ from"
 
 
 async def test_who_was_uncertain_once_stays_so() -> None:
