@@ -461,12 +461,12 @@ class Gateway:
 
     # --- moments
 
-    def _presence_changed(self) -> None:
-        payload = {"presence": self.presence.entries()}
+    def _presence_changed(self, entries: list[dict[str, Any]]) -> None:
         versions = {"presence": self.presence.version, "health": self.health.version}
-        self.events.publish_nowait("presence", payload, droppable=True, state_version=versions)
+        self.events.publish_nowait("presence", {"presence": entries}, droppable=True, state_version=versions)
 
     def _health_changed(self) -> None:
+        self.presence.tell()  # first: its version goes out with this event
         versions = {"presence": self.presence.version, "health": self.health.version}
         self.events.publish_nowait("health", self.health.view(), droppable=True, state_version=versions)
 
@@ -762,6 +762,7 @@ class Gateway:
                     ("tick", self._tick),
                     ("audit", self.audit.serve_flush),
                     ("health", self._health_events),
+                    ("presence", self.presence.serve),
                     ("nodes", self.nodes.serve),
                     ("pairing", partial(self._book.supervise_upkeep, self._publish_all)),
                     ("lapses", self._end_lapsed_sessions),
