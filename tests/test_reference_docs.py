@@ -154,6 +154,7 @@ BOUNDS = {
     "answers kept for idempotency keys": dispatch.MAX_KEPT_CHARS,
     "life of an idempotency key": dispatch.KEY_SECONDS,
     "presence entries": presence.MAX_ENTRIES,
+    "time between two `presence` events": presence.WINDOW_SECONDS,
     "time for a node to answer": GatewayConfig().nodes.invoke_timeout_ms,
     "time that a caller may give a node": nodes.MAX_TIMEOUT_MS,
     "open invokes of one node": broker.MAX_OPEN_PER_NODE,

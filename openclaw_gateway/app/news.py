@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from openclaw_gateway._version import __version__
 from openclaw_gateway.app.inforce import InForce
@@ -56,12 +56,12 @@ class News:
             system.host_facts(__version__, self.host), now_ms=now_ms, on_change=self.presence_changed
         )
 
-    def presence_changed(self) -> None:
-        payload = {"presence": self.presence.entries()}
+    def presence_changed(self, entries: list[dict[str, Any]]) -> None:
         versions = {"presence": self.presence.version, "health": self.health.version}
-        self._bus.publish_nowait("presence", payload, droppable=True, state_version=versions)
+        self._bus.publish_nowait("presence", {"presence": entries}, droppable=True, state_version=versions)
 
     def health_changed(self) -> None:
+        self.presence.tell()  # first: its version goes out with this event
         versions = {"presence": self.presence.version, "health": self.health.version}
         self._bus.publish_nowait("health", self.health.view(), droppable=True, state_version=versions)
 

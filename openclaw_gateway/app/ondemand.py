@@ -1,8 +1,8 @@
 """The parts that a gateway loads when its configuration first asks for them.
 
-Owns their existence: the dashboard, the page where a node is approved, the routes that speak OpenAI's API, inbound webhooks, the login at an OpenID
-provider, ssh tunnels, and the side of the channels that `health` and HTTP show. It must not know how any of them works,
-nor what else changes with a configuration (`reloading`).
+Owns their existence: the dashboard, the page where a node is approved, the routes that speak OpenAI's API, inbound
+webhooks, the login at an OpenID provider, ssh tunnels, and the side of the channels that `health` and HTTP show. It
+must not know how any of them works, nor what else changes with a configuration (`reloading`).
 
 Invariants: what no configuration asked for is not imported, so that a start pays nothing for it; what was loaded once
 stays and is configured anew.
@@ -68,7 +68,7 @@ class OnDemand:
         self._tunnels_wanted = trio.Event()
         self._completions: Completions | None = None
         self._dashboard: ControlUi | None = None
-        self._approvals = ApprovalDoor(http, gatekeeper, resolution=book.resolution)
+        self.approvals = ApprovalDoor(http, gatekeeper, resolution=book.resolution)
         self.hooks: InboundHooks | None = None
         self.login: OidcLogin | None = None
         self._login_changed = trio.Event()
@@ -79,7 +79,7 @@ class OnDemand:
         self._serve_completions(config)
         self._configure_tunnels(config)
         self._configure_dashboard(config)
-        self._approvals.configure(enabled=config.control_ui.enabled)
+        self.approvals.configure(enabled=config.control_ui.enabled)
         self._configure_hooks(config, auth)
         self._watch_channels()
 

@@ -75,6 +75,7 @@ def _tasks(parts: Parts) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...
         ("tick", partial(_tick, parts)),
         ("audit", services.audit.serve_flush),
         ("health", partial(_health_events, parts)),
+        ("presence", parts.news.presence.serve),
         ("nodes", parts.nodes.serve),
         ("pairing", partial(services.book.supervise_upkeep, parts.news.publish_all)),
         ("lapses", parts.revocation.end_lapsed_sessions),

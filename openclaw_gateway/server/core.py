@@ -86,6 +86,7 @@ class ServerCore:
     now_ms: Callable[[], int] = now_ms
     # websockets logs whole frames at debug, secrets included: its logger hangs in no tree and takes nothing (V52)
     frame_logger: logging.Logger = attrs.field(factory=_deaf_logger)
+    _present: dict[str, set[Session]] = attrs.field(init=False, factory=dict)  # whose entry each presence entry is
 
     def hello(self, session: Session, grant: Grant) -> dict[str, Any]:
         token = None
@@ -136,6 +137,7 @@ class ServerCore:
             self.nodes.joined(session)
         key = _presence_key(session)
         if key is not None:
+            self._present.setdefault(key, set()).add(session)
             self.presence.update(key, _presence_entry(session, grant), reason="connect")
 
     def turned_away(self, session: Session, error: WireError) -> None:
@@ -165,8 +167,12 @@ class ServerCore:
         record_left(self.audit, session)
         self.stability.note("disconnect", {"code": code, "reason": reason})
         key = _presence_key(session)
-        if key is not None and not any(_presence_key(other) == key for other in self.registry):
-            self.presence.remove(key)
+        here = self._present.get(key) if key is not None else None
+        if key is not None and here is not None:
+            here.discard(session)
+            if not here:  # with its last connection
+                del self._present[key]
+                self.presence.remove(key)
 
 
 def _presence_key(session: Session) -> str | None:

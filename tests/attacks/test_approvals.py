@@ -430,7 +430,7 @@ async def test_v4_sign_ins_have_a_cap(page: tuple[Gateway, Visitor], device: Dev
     request_id = await knock(gateway, device)
     for _ in range(offer_table.MAX_OFFERS + 5):
         await visitor.show(request_id, TOKEN)
-    opened = gateway._approvals._desk
+    opened = gateway._parts.on_demand.approvals._desk
     assert opened is not None
     assert len(opened._offers) == offer_table.MAX_OFFERS
 
