@@ -1,7 +1,8 @@
 """Who stands behind a request: its address, the proxies before it, and the person that somebody vouches for.
 
 Owns the way from a socket's address and headers to a `Peer`, whether the address lists keep out whom a proxy speaks
-for, and for how long a proxy's word counts. It must not know credentials, nor what a peer may do. The judging is pure (`policy.locality`, `policy.vouching`, `policy.tailnet`).
+for, and for how long a proxy's word counts. It must not know credentials, nor what a peer may do. The judging is pure
+(`policy.locality`, `policy.vouching`, `policy.tailnet`).
 
 Invariants: what a proxy said under rules that were replaced since counts no more (V16); whom tailscaled names is asked
 back before it counts (TS-6); what was warned of once is not warned of again, and the memory of it is bounded.

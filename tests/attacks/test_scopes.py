@@ -152,7 +152,8 @@ async def test_v22_no_scopes_grant_nothing(mode: str) -> None:
             reply = await client.call(name)
             assert reply["error"]["details"]["code"] == "MISSING_SCOPE", name
         # It hears nothing that needs a scope either.
-        gateway._parts.news.presence_changed()
+        gateway.presence.update("somebody", {}, reason="connect")
+        gateway.presence.tell()
         await gateway.events.publish("canary", {}, scope="operator.read")
         await client.send(frame(TEXT, client.request("health", id_="end")))
         heard = []
