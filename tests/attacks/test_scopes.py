@@ -225,7 +225,8 @@ async def test_v41_every_http_route_asks_the_same_gatekeeper(victim: Gateway, fa
     open_routes = {path for path, route in routes.items() if not route.needs_admission}
     probes = {"/", "/health", "/healthz", "/ready", "/readyz", "/startupz"}
     # The refresh token in its body is that route's credential (tests/server/test_refresh.py).
-    assert open_routes == probes | {"/auth/refresh"}
+    # The approval page asks the gatekeeper with what is in its form (tests/attacks/test_approvals.py).
+    assert open_routes == probes | {"/auth/refresh", "/nodes/approve"}
     for path in probes:
         assert routes[path].methods == ("GET", "HEAD")
     for path in routes.keys() - open_routes:
