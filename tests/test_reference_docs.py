@@ -14,7 +14,7 @@ from openclaw_gateway.agents import subprocess, trimming
 from openclaw_gateway.app import life
 from openclaw_gateway.approvals import door as approval_door
 from openclaw_gateway.approvals import offers as approval_offers
-from openclaw_gateway.channels import discord, telegram, whatsapp
+from openclaw_gateway.channels import delivery, discord, intake, telegram, whatsapp
 from openclaw_gateway.channels import hub as channel_hub
 from openclaw_gateway.channels import service as channel_service
 from openclaw_gateway.channels.adapter import RETRY_MS
@@ -241,12 +241,12 @@ BOUNDS = {
     "transcripts that resets left behind": trimming.MAX_PAST,
     "channel accounts": channel_hub.MAX_ACCOUNTS,
     "answer of a message service": channel_service.MAX_ANSWER,
-    "one piece of an answer": channel_hub.SEND_SECONDS,
+    "one piece of an answer": delivery.SEND_SECONDS,
     "characters of a Telegram message": telegram.LIMIT,
     "characters of a WhatsApp message": whatsapp.LIMIT,
     "characters of a Discord message": discord.LIMIT,
-    "answers whose pieces are under way": channel_hub.MAX_PROGRESS,
-    "codes and notes that wait for a service which asked to wait": channel_hub.MAX_WORDS,
+    "answers whose pieces are under way": delivery.MAX_PROGRESS,
+    "codes and notes that wait for a service which asked to wait": intake.MAX_WORDS,
     "requests to one account's webhook at a time": channel_hub.MAX_WEBHOOKS,
     "requests to channels' webhooks from one address at a time": channelhooks.MAX_OF_ONE_ADDRESS,
     "body of a channel's webhook": http.MAX_BODY_BYTES,

@@ -1,36 +1,25 @@
-"""All channel accounts: started, watched, restarted, stopped; their messages in and out.
+"""All channel accounts: started, watched, restarted, stopped.
 
-Owns which accounts run, the state of each, the backoff of each state, and the way of a message: through the sender gate
-into a run, and out of the outbound queue to the account it belongs to. It must not know any service: adapters are made
-by name.
+Owns which accounts run, the state of each, and the backoff of each state. It must not know any service: adapters are
+made by name; nor what becomes of a message (`intake`, `delivery`).
 
 Theory of operation. One task per account runs its adapter under `_keep`; what ends it decides the state and the wait.
-A new task of an account waits until the one before has unwound, so two never talk to a service in its name. A message
-that comes in is asked of the gate: a challenge is answered at once, an admitted message becomes a run whose id is the
-delivery's key, so a delivery that comes twice is one run. What goes out is handed to the adapter piece by piece; how
-many pieces are out already is kept until the message is done, so a retry goes on where it stopped.
+A new task of an account waits until the one before has unwound, so two never talk to a service in its name.
 
-Invariants: an account is one task and one state at any time; a failure is the account's alone; nothing is said to
-anybody whom the gate did not let in, but the one challenge; states hold no secrets; an account that is not connected
-costs a message no try.
+Invariants: an account is one task and one state at any time; a failure is the account's alone; states hold no secrets.
 """
 
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-import msgspec
 import trio
 
-from openclaw_gateway.agents.keys import channel_key
-from openclaw_gateway.agents.records import Reply, RunRequest
 from openclaw_gateway.agents.router import AgentRouter
 from openclaw_gateway.agents.runs import AgentRuns
-from openclaw_gateway.agents.sessions import TooManySessions
 from openclaw_gateway.channels.accounts import Account, configured_accounts, default_account, show_accounts
 from openclaw_gateway.channels.adapter import (
     RETRY_MS,
@@ -43,29 +32,21 @@ from openclaw_gateway.channels.adapter import (
     WebhookReply,
     WebhookRequest,
 )
-from openclaw_gateway.channels.text import pieces
+from openclaw_gateway.channels.delivery import Delivery
+from openclaw_gateway.channels.intake import Intake
 from openclaw_gateway.config.schema import ChannelConfig
 from openclaw_gateway.errors import GatewayError
 from openclaw_gateway.ops.log import get_logger
-from openclaw_gateway.pairing.sender_records import InboundMessage
 from openclaw_gateway.pairing.senders import SenderGate
 from openclaw_gateway.policy.backoff import backoff_ms
-from openclaw_gateway.policy.senders import canonical_sender
-from openclaw_gateway.queues import Effect, QueuedMessage, RetryLater, Undeliverable
+from openclaw_gateway.queues import Effect, QueuedMessage, RetryLater
 
 __all__ = ["ChannelHub", "UnknownChannel"]
 
 MAX_ACCOUNTS: Final = 64
-MAX_PROGRESS: Final = 1_000
 MAX_WEBHOOKS: Final = 8  # requests of one account that are worked on at a time; a body is up to 1 MiB
-MAX_WORDS: Final = 32  # challenges and notes that wait for a service which asked to wait
-SEND_SECONDS: Final = 60.0
-SAY_TRIES: Final = 4
 HEALTHY_SECONDS: Final = 60.0
 PROBE_SECONDS: Final = 10.0
-_NOT_NOW_MS: Final[Mapping[State, int]] = {"reconnecting": 5_000, "starting": 1_000, "off": 1_000}
-_NOT_NOW_LONG_MS: Final = 30_000
-_NO_ROOM: Final = "I cannot take up another conversation right now. Please try again later."
 
 log = get_logger("channels")
 
@@ -98,15 +79,13 @@ class ChannelHub:
         clock: Callable[[], int],
     ) -> None:
         self._gate = gate
-        self._runs = runs
-        self._router = router
         self._makers = dict(makers)
         self._clock = clock
         self._accounts: dict[tuple[str, str], Account] = {}
+        self._intake = Intake(gate, runs, router, clock=clock)
+        self._delivery = Delivery(self._accounts, clock=clock)
         self._outboxes: dict[str, _Outbox] = {}
         self._unwinding: dict[tuple[str, str], trio.Event] = {}
-        self._progress: OrderedDict[str, int] = OrderedDict()
-        self._words = 0
         self._nursery: trio.Nursery | None = None
         self._configured: Mapping[str, ChannelConfig] = {}
         self.on_change: Callable[[Account | None], None] = lambda account: None
@@ -157,13 +136,13 @@ class ChannelHub:
     async def serve(self) -> None:
         """Keep the accounts running. Never returns; cancelled, every account is."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            self._nursery = self._intake.nursery = nursery
             try:
                 for account in self._accounts.values():
                     self._begin(account)
                 await trio.sleep_forever()
             finally:
-                self._nursery = None
+                self._nursery = self._intake.nursery = None
                 for account in self._accounts.values():
                     account.task = None
 
@@ -246,7 +225,7 @@ class ChannelHub:
 
     async def _keep(self, account: Account, scope: trio.CancelScope) -> None:
         tries = 0
-        port = _Port(self, account, scope)
+        port = _Port(self, account, scope, self._intake)
         kept: Adapter | None = None  # through a reconnect, with the session it may have
         while True:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -292,128 +271,11 @@ class ChannelHub:
         account.since_ms = self._clock()
         self.on_change(account)
 
-    # --- in
-
-    async def take(self, account: Account, message: Incoming) -> None:
-        """One message from an account's service: through the gate, into a run."""
-        now = self._clock()
-        account.last_in_ms = account.last_activity_ms = now
-        verdict = await self._gate.admit(
-            InboundMessage(
-                channel=account.channel,
-                account=account.name,
-                sender_id=message.sender_id,
-                display_name=message.sender_name,
-                context=message.context,
-                text=message.text,
-                live=message.live,
-                sent_at_ms=message.sent_at_ms,
-            )
-        )
-        if verdict.kind == "challenge" and verdict.text is not None:
-            await self._say(account, message.conversation, verdict.text, key=f"challenge:{message.key}")
-        if verdict.kind != "allow":
-            return
-        sender = canonical_sender(account.channel, message.sender_id) or message.sender_id
-        agent = self._router.default_id
-        text = "\n".join((*([message.text] if message.text.strip() else ()), *message.attachments))
-        if not text.strip():
-            return
-        try:
-            request = RunRequest(
-                run_id=f"{account.channel}:{account.name}:{message.key}"[:256],
-                agent_id=agent,
-                session_key=channel_key(
-                    agent,
-                    channel=account.channel,
-                    account=account.name,
-                    context=message.context,
-                    peer=sender if message.context == "dm" else message.conversation,
-                    thread=message.thread,
-                    scope=self._router.session.dm_scope,
-                ),
-                text=text,
-                source=f"channel:{account.channel}:{account.name}"[:256],
-                accepted_at_ms=now,
-                sender=sender,
-                sender_name=message.sender_name[:128] or None,
-                reply=Reply(account.channel, account.name, message.conversation, message.thread, message.message_id),
-            )
-            await self._runs.start(request)
-        except (ValueError, TooManySessions) as exc:  # trying again changes nothing: the sender is told instead
-            log.warning("channel message refused", channel=account.channel, account=account.name, error=str(exc))
-            await self._say(account, message.conversation, _NO_ROOM, key=f"refused:{message.key}")
-
-    async def _say(self, account: Account, conversation: str, text: str, *, key: str) -> None:
-        """A word outside of any run. Where the service asks to wait, it is tried again while the process lives."""
-        outgoing = Outgoing(key=key, conversation=conversation, text=text)
-        again = await self._try_to_say(account, outgoing)
-        if again is not None and self._nursery is not None and self._words < MAX_WORDS:
-            self._nursery.start_soon(self._say_later, account, outgoing, again)
-
-    async def _say_later(self, account: Account, outgoing: Outgoing, after: float) -> None:
-        again: float | None = after
-        self._words += 1
-        try:
-            for _ in range(SAY_TRIES):
-                await trio.sleep(again or 0.0)
-                again = await self._try_to_say(account, outgoing)
-                if again is None:
-                    return
-        finally:
-            self._words -= 1
-
-    async def _try_to_say(self, account: Account, outgoing: Outgoing) -> float | None:
-        """Seconds after which another try makes sense; None when it was said, or never can be."""
-        adapter = account.adapter
-        if adapter is None:
-            return 5.0
-        try:
-            with trio.fail_after(SEND_SECONDS):
-                await adapter.send(outgoing)
-        except (RetryLater, Undeliverable, trio.TooSlowError) as exc:
-            log.warning("channel message not sent", channel=account.channel, account=account.name, error=str(exc))
-            return min(60.0, (exc.after_ms or 5_000) / 1000) if isinstance(exc, RetryLater) else None
-        return None
-
     # --- out
 
     async def deliver(self, message: QueuedMessage) -> Sequence[Effect] | None:
-        """The handler of ``channel.send``: every piece in order, going on where an earlier try stopped."""
-        body = msgspec.json.decode(message.payload)
-        account = self._accounts.get((body["channel"], body["account"]))
-        if account is None:
-            raise Undeliverable(f"there is no account {body['channel']}/{body['account']} any more")
-        adapter = account.adapter
-        if adapter is None or not account.connected:
-            wait = _NOT_NOW_MS.get(account.state, _NOT_NOW_LONG_MS)
-            raise RetryLater(f"{account.label} is {account.state}", wait, counts=False)
-        conversation = body["conversationId"]
-        if conversation is None:  # said by hand to a person: where they are reached is the service's to say
-            conversation = await adapter.conversation_with(body["to"])
-        parts = pieces(body["text"], adapter.limit)
-        first = self._progress.get(message.id, 0)
-        for number in range(first, len(parts)):
-            outgoing = Outgoing(
-                key=f"{message.id}:{number}",
-                conversation=conversation,
-                text=parts[number],
-                thread=body.get("threadId"),
-                reply_to=body.get("replyTo") if number == 0 else None,
-                uncertain=message.uncertain,
-            )
-            try:
-                with trio.fail_after(SEND_SECONDS):
-                    await adapter.send(outgoing)
-            except trio.TooSlowError as exc:
-                raise RetryLater(f"not sent within {SEND_SECONDS:g} s") from exc
-            account.last_out_ms = account.last_activity_ms = self._clock()
-            if number + 1 < len(parts):
-                self._progress[message.id] = number + 1
-                while len(self._progress) > MAX_PROGRESS:
-                    self._progress.popitem(last=False)
-        self._progress.pop(message.id, None)
-        return None
+        """The handler of ``channel.send``: see `Delivery.deliver`."""
+        return await self._delivery.deliver(message)
 
     async def notify(self, channel: str, account_name: str, sender_id: str, text: str) -> None:
         """A word to a sender in their direct chat (`ChannelOutbox`). Raises what the adapter raises."""
@@ -434,7 +296,7 @@ class ChannelHub:
             return WebhookReply(503, b"Try again")
         account.webhooks += 1
         try:
-            return await adapter.webhook(_Port(self, account, account.task), request)
+            return await adapter.webhook(_Port(self, account, account.task, self._intake), request)
         finally:
             account.webhooks -= 1
 
@@ -457,9 +319,10 @@ class _Port:
     hub: ChannelHub
     account: Account
     task: trio.CancelScope | None
+    intake: Intake
 
     async def incoming(self, message: Incoming) -> None:
-        await self.hub.take(self.account, message)
+        await self.intake.take(self.account, message)
 
     def connected(self, identity: Mapping[str, Any]) -> None:
         if self.account.task is self.task:

@@ -13,6 +13,7 @@ import trio
 
 from openclaw_gateway import Gateway, GatewayConfig
 from openclaw_gateway.channels import hub as module
+from openclaw_gateway.channels import intake
 from openclaw_gateway.channels.adapter import AdapterFailed, Incoming, Outgoing, Port, WebhookReply, WebhookRequest
 from openclaw_gateway.channels.hub import ChannelHub, UnknownChannel
 from openclaw_gateway.config.schema import ChannelConfig, DirectMessageConfig
@@ -283,7 +284,7 @@ async def test_a_message_without_words_or_too_long_harms_nobody() -> None:
         adapter, port = await connected(service, hub)
         await port.incoming(message("  "))
         await port.incoming(message("x" * (1024 * 1024), key="2"))
-        assert adapter.sent[0].text == module._NO_ROOM
+        assert adapter.sent[0].text == intake._NO_ROOM
         await port.incoming(message("fine", key="3", attachments=("[photo]",)))
         await service.until(lambda: len(adapter.sent) == 2)
         assert "fine\n[photo]" in adapter.sent[1].text
