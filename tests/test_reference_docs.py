@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from openclaw_gateway import GatewayConfig, app
-from openclaw_gateway.agents import subprocess
+from openclaw_gateway.agents import references, subprocess
 from openclaw_gateway.channels import discord, telegram, whatsapp
 from openclaw_gateway.channels import hub as channel_hub
 from openclaw_gateway.channels import service as channel_service
@@ -40,7 +40,7 @@ from openclaw_gateway.ops import doctor_network
 from openclaw_gateway.pairing import clientca, clientcerts
 from openclaw_gateway.policy import forwarded, locality, vouching
 from openclaw_gateway.protocol import jsonrpc, noisechannel, noisegreeting, proxyline
-from openclaw_gateway.rpc import dispatch, nodes, table
+from openclaw_gateway.rpc import dispatch, nodes, sessionstart, table
 from openclaw_gateway.rpc.table import ANY_OPERATOR, ParamsReader, camel
 from openclaw_gateway.server import (
     certificates,
@@ -137,6 +137,10 @@ BOUNDS = {
     "answers kept for idempotency keys": dispatch.MAX_KEPT_CHARS,
     "life of an idempotency key": dispatch.KEY_SECONDS,
     "presence entries": presence.MAX_ENTRIES,
+    "conversations of one `sessions.preview`": sessionstart.MAX_PREVIEWS,
+    "messages of a conversation in it": sessionstart.MAX_PREVIEW_ITEMS,
+    "text of such a message": sessionstart.MAX_PREVIEW_CHARS,
+    "sessions that a short id is answered with": references.MAX_CANDIDATES,
     "time for a node to answer": GatewayConfig().nodes.invoke_timeout_ms,
     "time that a caller may give a node": nodes.MAX_TIMEOUT_MS,
     "open invokes of one node": broker.MAX_OPEN_PER_NODE,
