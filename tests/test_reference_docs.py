@@ -10,7 +10,7 @@ import pytest
 
 from openclaw_gateway import GatewayConfig
 from openclaw_gateway.agents import rows as agent_rows
-from openclaw_gateway.agents import subprocess, trimming
+from openclaw_gateway.agents import references, subprocess, trimming
 from openclaw_gateway.app import life
 from openclaw_gateway.approvals import door as approval_door
 from openclaw_gateway.approvals import offers as approval_offers
@@ -45,7 +45,7 @@ from openclaw_gateway.pairing import clientca, clientcerts
 from openclaw_gateway.policy import forwarded, locality, vouching
 from openclaw_gateway.protocol import jsonrpc, noisechannel, noisegreeting, proxyline
 from openclaw_gateway.queues.records import MAX_PAYLOAD, QueueRules
-from openclaw_gateway.rpc import dispatch, nodes, table
+from openclaw_gateway.rpc import dispatch, nodes, sessionstart, table
 from openclaw_gateway.rpc.table import ANY_OPERATOR, ParamsReader, camel
 from openclaw_gateway.server import (
     calls,
@@ -155,6 +155,10 @@ BOUNDS = {
     "life of an idempotency key": dispatch.KEY_SECONDS,
     "presence entries": presence.MAX_ENTRIES,
     "time between two `presence` events": presence.WINDOW_SECONDS,
+    "conversations of one `sessions.preview`": sessionstart.MAX_PREVIEWS,
+    "messages of a conversation in it": sessionstart.MAX_PREVIEW_ITEMS,
+    "text of such a message": sessionstart.MAX_PREVIEW_CHARS,
+    "sessions that a short id is answered with": references.MAX_CANDIDATES,
     "time for a node to answer": GatewayConfig().nodes.invoke_timeout_ms,
     "time that a caller may give a node": nodes.MAX_TIMEOUT_MS,
     "open invokes of one node": broker.MAX_OPEN_PER_NODE,

@@ -19,7 +19,7 @@ from .processes import Official
 __all__ = ["TEXT", "Asked", "OfficialSchemas", "params_samples"]
 
 MAX_PER_PROPERTY = 8
-TEXT = "12345678"  # what stands for any text: a word, an id, decimal and hexadecimal digits
+TEXT = "c0ffee00"  # what stands for any text: a word, a name, an id, hexadecimal digits
 
 
 @attrs.frozen

@@ -41,3 +41,17 @@ def test_s008_s009_the_official_page_chats_with_the_echo_agent_and_shows_devices
     assert "openclaw-control-ui" in seen["devices"]
     assert "unknown method" not in seen["devices"]
     assert seen["http"] == []
+
+
+@pytest.mark.skipif(REFERENCE, reason="the reference has another agent")
+def test_s009_a_new_conversation_of_the_official_page_is_found_again_by_its_address(
+    official: Official, browser: str, dashboard: GatewayProcess
+) -> None:
+    got = official.script("control_ui_new.cjs", browser, f"http://127.0.0.1:{dashboard.port}", TOKEN, seconds=110)
+    assert got.code == 0, got.text
+    seen = got.json
+    assert seen["created"].startswith("agent:main:dashboard:")
+    short = seen["created"].rpartition(":")[2].replace("-", "")
+    assert short[:8] in seen["address"], "the page's own short form of the key"
+    assert seen["again"].count("a fresh plan, echo") >= 2
+    assert seen["refused"] == []

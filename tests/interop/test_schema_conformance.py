@@ -232,7 +232,8 @@ def test_the_page_of_missing_methods_says_what_is_so(schemas: OfficialSchemas, s
     assert len(named) > 40
     here = {name for name in named if not name.endswith("*") and name in story.methods}
     assert not here, f"listed as missing, and served: {here}"
-    prefixes = {one.partition(".")[0] for one in schemas.methods}
+    newer = {"canvas", "claws", "themes"}  # families of OpenClaw 2026.9.6 that the published schema does not have yet
+    prefixes = {one.partition(".")[0] for one in schemas.methods} | newer
     unknown = {name for name in named if name.partition(".")[0] not in prefixes}
     assert not unknown, f"OpenClaw has nothing of that name: {unknown}"
 
@@ -253,6 +254,7 @@ async def test_every_parameter_that_the_official_schemas_permit_is_taken(
         witness(story, gateway) as operator,
         witness(story, gateway, **node(DeviceIdentity.generate())) as host,
     ):
+        await operator.request("channels.stop", {"channel": "telegram"})  # the samples' words are for nobody
         by_operator = gateway.rpc.view("operator", frozenset({"operator.admin"}))
         by_node = gateway.rpc.view("node", frozenset())
         for method in sorted({*by_operator, *by_node}):

@@ -126,7 +126,9 @@ def test_s071_a_stranger_is_paired_from_the_command_line_and_gets_an_agents_answ
             assert "works" in seen.out, seen.text
 
             words = ("--channel", "telegram", "--target", "111", "--message", "said by hand", "--json")
-            local = {"channels": {"telegram": {"botToken": TOKEN}}}
+            # Without the remote mode the command line would speak to Telegram by itself.
+            remote = {"mode": "remote", "remote": {"url": there["OPENCLAW_GATEWAY_URL"], "token": openclaw.secret}}
+            local = {"channels": {"telegram": {"botToken": TOKEN}}, "gateway": remote}
             by_hand = official.cli("message", "send", *words, env=there, config=local)
             assert by_hand.code == 0, by_hand.text
             assert "queued" in by_hand.out, by_hand.text
