@@ -9,6 +9,8 @@ with the scripted node (`node_invoke`). It must not know how gateways are starte
 from __future__ import annotations
 
 import contextlib
+import itertools
+import time
 from collections.abc import Iterator
 
 from .load import LoadError, Session
@@ -32,8 +34,18 @@ def _asking(server: Server, official: Official) -> Iterator[Asking]:
 
 def _check(operator: Session, node_id: str) -> None:
     """The node does what is timed: a fast refusal would make a fine number."""
-    params = {"nodeId": node_id, "command": "system.which", "params": {"bins": ["sh"]}, "idempotencyKey": "check"}
-    reply = operator.call("node.invoke", params)
+    until = time.monotonic() + START_SECONDS
+    for number in itertools.count():
+        params = {
+            "nodeId": node_id,
+            "command": "system.which",
+            "params": {"bins": ["sh"]},
+            "idempotencyKey": f"check-{number}",
+        }
+        reply = operator.call("node.invoke", params)
+        if reply["ok"] or time.monotonic() > until:
+            break
+        time.sleep(0.2)  # an approved node comes back with a connection of its own
     if not reply["ok"] or not reply["payload"]["payload"]["bins"].get("sh"):
         raise LoadError(f"OpenClaw's node did not find sh: {reply}")
 

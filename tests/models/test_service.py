@@ -66,23 +66,23 @@ class Talk:
         return "".join(one.text for one in self.said if one.kind == "text")
 
 
-def config(**urls: str) -> GatewayConfig:
+def config(patience: int = 20, **urls: str) -> GatewayConfig:
     providers = {
-        name: ProviderConfig(base_url=url, api_key=KEY, headers={"X-Tenant": TENANT}, timeout_seconds=1)
+        name: ProviderConfig(base_url=url, api_key=KEY, headers={"X-Tenant": TENANT}, timeout_seconds=patience)
         for name, url in urls.items()
     }
     return GatewayConfig(models=ModelsConfig(providers=providers))
 
 
 @asynccontextmanager
-async def talking(**urls: str) -> AsyncIterator[Talk]:
+async def talking(patience: int = 20, **urls: str) -> AsyncIterator[Talk]:
     clock, pauses = Clock(), []
 
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
         await trio.lowlevel.checkpoint()
 
-    services = ModelServices(config(**urls), {}, clock=clock, pause=pause)
+    services = ModelServices(config(patience, **urls), {}, clock=clock, pause=pause)
     try:
         yield Talk(services, clock, pauses)
     finally:
@@ -215,7 +215,7 @@ async def test_a_silent_service_is_given_up() -> None:
         await stream.send_all(HALF)
         await stream.receive_some(1)
 
-    async with open_service(silent) as service, talking(a=service.url) as talk:
+    async with open_service(silent) as service, talking(1, a=service.url) as talk:
         failed = await talk.fail("a/m")
         assert (failed.reason, failed.kind) == ("timeout", "timeout")
         with trio.fail_after(10):
