@@ -10,10 +10,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
+
+from openclaw_gateway.httpbody import put_body
 
 if TYPE_CHECKING:
     import httpx
@@ -21,29 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["open_answer", "open_client"]
 
 MAX_CONNECTIONS: Final = 16
-
-
-@cache
-def _body_type() -> type[httpx.AsyncByteStream]:
-    """A request's body. httpx's own, in which it wraps whatever is given as ``content``, is an async generator, which a
-    request that breaks or is cancelled leaves to the garbage collector half-way, with a warning.
-    """
-    import httpx
-
-    class Body(httpx.AsyncByteStream):
-        def __init__(self, content: bytes) -> None:
-            self._content: bytes | None = content
-
-        def __aiter__(self) -> AsyncIterator[bytes]:
-            return self
-
-        async def __anext__(self) -> bytes:
-            content, self._content = self._content, None
-            if content is None:
-                raise StopAsyncIteration
-            return content
-
-    return Body
 
 
 @asynccontextmanager
@@ -59,10 +37,9 @@ async def open_answer(
     """The answer to one request, while the block lasts; what it says is still to be read. Raises ``httpx.HTTPError``
     and ``httpx.InvalidURL``.
     """
-    lines = dict(headers) if body is None else {**headers, "content-length": str(len(body))}
-    request = client.build_request(method, url, headers=lines, extensions=dict(extensions or {}))
+    request = client.build_request(method, url, headers=dict(headers), extensions=dict(extensions or {}))
     if body is not None:
-        request.stream = _body_type()(body)  # type: ignore[call-arg]  # the class is made in a function
+        put_body(request, body)
     response = await client.send(request, stream=True)
     try:
         yield response

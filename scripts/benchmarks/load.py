@@ -121,7 +121,10 @@ class Session:
         """
         opcode, payload = self._receive_frame()
         if opcode == 9:
-            self.socket.sendall(_pong(payload))
+            try:
+                self.socket.sendall(_pong(payload))
+            except OSError as error:
+                raise LoadError(f"connection ended before a Ping was answered: {error.strerror}") from error
         return opcode, payload
 
     def _receive_frame(self) -> tuple[int, bytes]:
