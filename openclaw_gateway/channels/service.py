@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -23,6 +22,7 @@ import trio
 from openclaw_gateway._version import __version__
 from openclaw_gateway.channels.adapter import AdapterFailed
 from openclaw_gateway.errors import GatewayError
+from openclaw_gateway.httpbody import put_body
 from openclaw_gateway.protocol.wholetext import decode_whole
 from openclaw_gateway.value import Value
 
@@ -72,29 +72,6 @@ class Answer(Value):
             return None
 
 
-@cache
-def _body_type() -> type[httpx.AsyncByteStream]:
-    """A request's body. httpx's own is an async generator, which a cancelled request leaves to the garbage collector
-    half-way, with a warning.
-    """
-    import httpx
-
-    class Body(httpx.AsyncByteStream):
-        def __init__(self, content: bytes) -> None:
-            self._content: bytes | None = content
-
-        def __aiter__(self) -> AsyncIterator[bytes]:
-            return self
-
-        async def __anext__(self) -> bytes:
-            content, self._content = self._content, None
-            if content is None:
-                raise StopAsyncIteration
-            return content
-
-    return Body
-
-
 class Service:
     """Made by `open_service`."""
 
@@ -117,9 +94,9 @@ class Service:
         content = None if json is None else msgspec.json.encode(json)
         given = {"content-type": "application/json", **(headers or {})} if content is not None else dict(headers or {})
         try:
-            request = self._client.build_request(method, path, content=content, headers=given, timeout=timeout)
+            request = self._client.build_request(method, path, headers=given, timeout=timeout)
             if content is not None:
-                request.stream = _body_type()(content)  # type: ignore[call-arg]
+                put_body(request, content)
             response = await self._client.send(request, stream=True)
             try:
                 body = bytearray()

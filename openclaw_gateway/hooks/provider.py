@@ -20,7 +20,7 @@ import msgspec
 import trio
 
 from openclaw_gateway.hooks.oidc import Attempt, Identity, LoginRefused, Metadata, read_metadata, verify_id_token
-from openclaw_gateway.hooks.transport import Body, open_client
+from openclaw_gateway.hooks.transport import open_answer, open_client
 
 if TYPE_CHECKING:
     import httpx
@@ -123,12 +123,9 @@ class OidcProvider:
 
         data = bytearray()
         lines = {"accept": "application/json", **(headers or {})}
-        if body is not None:
-            lines["content-length"] = str(len(body))
         try:
             with trio.fail_after(ANSWER_SECONDS):
-                content = Body(body) if body is not None else None
-                async with client.stream(method, url, headers=lines, content=content) as response:
+                async with open_answer(client, method, url, headers=lines, body=body) as response:
                     async for chunk in response.aiter_raw():
                         data += chunk
                         if len(data) > MAX_ANSWER:

@@ -20,7 +20,7 @@ import trio
 
 from openclaw_gateway.config.hookblocks import OutboundHook
 from openclaw_gateway.hooks.signature import SignatureRules, sign_headers
-from openclaw_gateway.hooks.transport import Body, open_client
+from openclaw_gateway.hooks.transport import open_answer, open_client
 from openclaw_gateway.policy.addresses import canonical_ip
 from openclaw_gateway.queues import RetryLater, Undeliverable
 
@@ -67,7 +67,6 @@ class WebhookSender:
         headers = {
             "host": parts.netloc,
             "content-type": "application/json",
-            "content-length": str(len(body)),
             **sign_headers(rules, target.secret, body, id_=id_, now=self._clock() // 1000),
         }
         literal = f"[{address}]" if ":" in address else address
@@ -75,8 +74,8 @@ class WebhookSender:
         url = f"{parts.scheme}://{literal}:{port}{parts.path or '/'}{query}"
         try:
             # The name goes into SNI and the certificate's check; the connection goes to the address that was checked.
-            async with client.stream(
-                "POST", url, content=Body(body), headers=headers, extensions={"sni_hostname": host}
+            async with open_answer(
+                client, "POST", url, body=body, headers=headers, extensions={"sni_hostname": host}
             ) as response:
                 return response.status_code, response.headers
         except (httpx.HTTPError, httpx.InvalidURL) as exc:

@@ -8,34 +8,43 @@ no cookie is kept or sent, redirects are not followed, TLS is verified (V56).
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
+
+from openclaw_gateway.httpbody import put_body
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Body", "open_client"]
+__all__ = ["open_answer", "open_client"]
 
 MAX_CONNECTIONS: Final = 16
 
 
-class Body:
-    """A request's body, whose length goes into ``content-length``. httpx's own is an async generator, which a cancelled
-    request leaves to the garbage collector half-way, with a warning.
+@asynccontextmanager
+async def open_answer(
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+    extensions: Mapping[str, Any] | None = None,
+) -> AsyncIterator[httpx.Response]:
+    """The answer to one request, while the block lasts; what it says is still to be read. Raises ``httpx.HTTPError``
+    and ``httpx.InvalidURL``.
     """
-
-    def __init__(self, content: bytes) -> None:
-        self._content: bytes | None = content
-
-    def __aiter__(self) -> Body:
-        return self
-
-    async def __anext__(self) -> bytes:
-        content, self._content = self._content, None
-        if content is None:
-            raise StopAsyncIteration
-        return content
+    request = client.build_request(method, url, headers=dict(headers), extensions=dict(extensions or {}))
+    if body is not None:
+        put_body(request, body)
+    response = await client.send(request, stream=True)
+    try:
+        yield response
+    finally:
+        await response.aclose()
 
 
 async def open_client(seconds: float, tls: ssl.SSLContext | None = None) -> httpx.AsyncClient:

@@ -25,6 +25,7 @@ import trio
 from openclaw_gateway._version import __version__
 from openclaw_gateway.agents.records import Delta
 from openclaw_gateway.config.redact import MARKER, redact
+from openclaw_gateway.httpbody import put_body
 from openclaw_gateway.models.provider import (
     Finish,
     ModelFailed,
@@ -180,9 +181,14 @@ class ModelService:
         client = self._open(tls)
         began = False
         try:
-            async with client.stream("POST", url, content=body, headers=dict(headers)) as response:
+            request = client.build_request("POST", url, headers=dict(headers))
+            put_body(request, body)
+            response = await client.send(request, stream=True)
+            try:
                 began = True
                 yield response
+            finally:
+                await response.aclose()
         except httpx.TimeoutException as exc:
             raise Trouble("timeout", f"nothing came for {self.settings.seconds:g} s" if began else "") from exc
         except httpx.ConnectError as exc:

@@ -54,6 +54,11 @@ def text_frame(payload: bytes) -> bytes:
     return head + mask + (int.from_bytes(payload, "big") ^ key).to_bytes(size, "big")
 
 
+def _pong(payload: bytes) -> bytes:
+    """A masked Pong (RFC 6455 section 5.5.3); its mask is zero."""
+    return bytes((0x8A, 0x80 | len(payload))) + bytes(4) + payload
+
+
 def request_frame(identifier: str, method: str, params: dict[str, Any] | None = None) -> bytes:
     request: dict[str, Any] = {"type": "req", "id": identifier, "method": method}
     if params is not None:
@@ -111,7 +116,18 @@ class Session:
         self.pending += data
 
     def receive_message(self) -> tuple[int, bytes]:
-        """The next frame as (opcode, payload); blocks up to the connection's timeout."""
+        """The next frame as (opcode, payload); blocks up to the connection's timeout. A Ping is answered before it is
+        told: both gateways cut a client that does not, and a measurement in turns lasts longer than their patience.
+        """
+        opcode, payload = self._receive_frame()
+        if opcode == 9:
+            try:
+                self.socket.sendall(_pong(payload))
+            except OSError as error:
+                raise LoadError(f"connection ended before a Ping was answered: {error.strerror}") from error
+        return opcode, payload
+
+    def _receive_frame(self) -> tuple[int, bytes]:
         while True:
             size = len(self.pending)
             if size >= 2:

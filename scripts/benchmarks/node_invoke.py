@@ -178,7 +178,7 @@ class Scene(Asking):
 
 
 def _drain(session: Session) -> list[dict[str, Any]]:
-    """All whole text messages that are there now, without waiting; a Ping is answered by nobody for so long."""
+    """All whole text messages that are there now, without waiting."""
     readable, _, _ = select.select([session.socket], [], [], 0)
     if readable:
         data = session.socket.recv(1 << 18)

@@ -68,9 +68,7 @@ class _Crowd:
         while True:
             if opcode == 8:
                 raise LoadError(f"a node was closed: {payload!r}")
-            if opcode == 9:
-                session.socket.sendall(b"\x8a" + bytes([0x80 | len(payload)]) + bytes(4) + payload)
-            elif session is self._operator:
+            if session is self._operator:
                 self.heard += b'"node.hostStats"' in payload[:80]
             elif b'"reason":"updated"' in payload:
                 self.taken += 1

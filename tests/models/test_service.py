@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -66,23 +70,23 @@ class Talk:
         return "".join(one.text for one in self.said if one.kind == "text")
 
 
-def config(**urls: str) -> GatewayConfig:
+def config(patience: int = 20, **urls: str) -> GatewayConfig:
     providers = {
-        name: ProviderConfig(base_url=url, api_key=KEY, headers={"X-Tenant": TENANT}, timeout_seconds=1)
+        name: ProviderConfig(base_url=url, api_key=KEY, headers={"X-Tenant": TENANT}, timeout_seconds=patience)
         for name, url in urls.items()
     }
     return GatewayConfig(models=ModelsConfig(providers=providers))
 
 
 @asynccontextmanager
-async def talking(**urls: str) -> AsyncIterator[Talk]:
+async def talking(patience: int = 20, **urls: str) -> AsyncIterator[Talk]:
     clock, pauses = Clock(), []
 
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
         await trio.lowlevel.checkpoint()
 
-    services = ModelServices(config(**urls), {}, clock=clock, pause=pause)
+    services = ModelServices(config(patience, **urls), {}, clock=clock, pause=pause)
     try:
         yield Talk(services, clock, pauses)
     finally:
@@ -215,7 +219,7 @@ async def test_a_silent_service_is_given_up() -> None:
         await stream.send_all(HALF)
         await stream.receive_some(1)
 
-    async with open_service(silent) as service, talking(a=service.url) as talk:
+    async with open_service(silent) as service, talking(1, a=service.url) as talk:
         failed = await talk.fail("a/m")
         assert (failed.reason, failed.kind) == ("timeout", "timeout")
         with trio.fail_after(10):
@@ -360,3 +364,21 @@ def test_rfc9110_retry_after(headers: dict[str, str], wait: int | None) -> None:
 def test_law_retry_after_never_fails(text: str) -> None:
     found = retry_after_ms({"retry-after": text}, 1_000)
     assert found is None or found >= 0
+
+
+async def test_a_service_that_resets_while_it_is_asked_leaves_nothing_to_the_garbage_collector() -> None:
+    """Where a warning is an error, a body that was not sent to its end and not closed would be one."""
+
+    async def reset(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1)
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, reset, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        async with talking(a=url) as talk:
+            for _ in range(20):
+                assert (await talk.fail("a/m")).kind in {"unknown", "timeout"}
+            gc.collect()
+        nursery.cancel_scope.cancel()
