@@ -39,7 +39,7 @@ _STATUS_FIX: Final = "openclaw node run"
         "allow": (f"{_HERE}.nodepolicy:allow", "Allow programs, variables or folders on this machine."),
         "disallow": (f"{_HERE}.nodepolicy:disallow", "Take back what was allowed."),
         "seal": (f"{_HERE}.nodepolicy:seal", "Take commands only sealed, and from which operators."),
-        "forget": (f"{_HERE}.node:forget", "Know nothing of a gateway any more: neither its token nor its key."),
+        "forget": (f"{_HERE}.node:forget", "Know nothing of a gateway any more: its token, its key, our certificate."),
         "policy": (f"{_HERE}.nodepolicy:policy", "What this machine allows."),
     },
 )

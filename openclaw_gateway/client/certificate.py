@@ -8,14 +8,13 @@ certificate.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import attrs
 
 from openclaw_gateway.client.tls import ClientCertificate
 
-__all__ = ["NewKey", "due", "ends_at", "keep", "make_request"]
+__all__ = ["NewKey", "begins_and_ends", "keep", "make_request"]
 
 
 @attrs.frozen
@@ -24,6 +23,18 @@ class NewKey:
 
     csr: str
     key: bytes = attrs.field(repr=False)
+
+    def fits(self, cert_pem: str) -> bool:
+        """Whether this is a certificate, and for this key."""
+        from cryptography import x509
+        from cryptography.exceptions import UnsupportedAlgorithm
+
+        try:
+            certified = x509.load_pem_x509_certificate(cert_pem.encode("ascii")).public_key()
+            asked = x509.load_pem_x509_csr(self.csr.encode("ascii")).public_key()
+        except (ValueError, UnsupportedAlgorithm):
+            return False
+        return certified == asked
 
 
 def make_request() -> NewKey:
@@ -52,17 +63,12 @@ def keep(new: NewKey, cert_pem: str, where: ClientCertificate) -> None:
     write_private_file(where.cert_path, cert_pem.encode("ascii"))
 
 
-def ends_at(path: Path) -> float | None:
-    """When the certificate in ``path`` ends, Unix seconds; None where there is none that can be read."""
+def begins_and_ends(path: Path) -> tuple[float, float] | None:
+    """The life of the certificate in ``path``, Unix seconds; None where there is none that can be read."""
     from cryptography import x509
 
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc.timestamp()
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError):
         return None
-
-
-def due(path: Path, *, within: float, now: float | None = None) -> bool:
-    """Whether the certificate in ``path`` is missing or ends ``within`` so many seconds."""
-    ends = ends_at(path)
-    return ends is None or ends - (time.time() if now is None else now) < within
+    return certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()

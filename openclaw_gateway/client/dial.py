@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from openclaw_gateway.client.address import GatewayAddress
-from openclaw_gateway.client.errors import ConnectFailed
+from openclaw_gateway.client.errors import CLIENT_CERTIFICATE, ConnectFailed
 from openclaw_gateway.client.tls import ClientCertificate, dialling_context, is_pinned, parse_pins
 from openclaw_gateway.ops.log import escape
 
@@ -165,7 +165,9 @@ def tls_alert(error: BaseException) -> str | None:
 
 
 def certificate_refused(address: GatewayAddress, fault: str) -> ConnectFailed:
-    return ConnectFailed(stage="tls", url=address.url, message=fault, fix="openclaw devices cert")
+    return ConnectFailed(
+        stage="tls", url=address.url, message=fault, code=CLIENT_CERTIFICATE, fix="openclaw devices cert"
+    )
 
 
 class _WatchedStream(trio.abc.Stream):

@@ -12,7 +12,7 @@ import attrs
 
 from openclaw_gateway.errors import GatewayError
 
-__all__ = ["STAGES", "CallTimedOut", "ClientClosed", "ConnectFailed", "Stage", "fix_for"]
+__all__ = ["CLIENT_CERTIFICATE", "STAGES", "CallTimedOut", "ClientClosed", "ConnectFailed", "Stage", "fix_for"]
 
 Stage = Literal["address", "resolve", "tcp", "tls", "http", "websocket", "auth", "scope"]
 STAGES: Final[tuple[Stage, ...]] = ("address", "resolve", "tcp", "tls", "http", "websocket", "auth", "scope")
@@ -62,6 +62,10 @@ def fix_for(details: Mapping[str, Any] | None, message: str = "") -> str | None:
     if known is None:
         return None
     return known.replace("{requestId}", str(details.get("requestId") or "<requestId>"))
+
+
+# ``code`` of a connection that ended over our client certificate; no gateway says this: it is TLS that does.
+CLIENT_CERTIFICATE: Final = "CLIENT_CERTIFICATE"
 
 
 @attrs.define(eq=False, kw_only=True)

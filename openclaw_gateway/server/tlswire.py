@@ -8,7 +8,8 @@ Invariants: nothing is spent on a connection before its first byte came (the Ope
 not begin a TLS record are never answered but for one plain sentence to a plain HTTP request; `try_send` keeps its
 promise (the bytes it counts have left), so a record that the kernel takes only in part is counted when the rest has
 left (`_owed`), and whoever sends goes on with the same bytes, as `server.writer` does; a torn send breaks the stream;
-key updates, which cost us more than the peer, are bounded (`MAX_ANSWER_BYTES`, `MAX_BARREN_BYTES`).
+key updates, which cost us more than the peer, are bounded (`MAX_ANSWER_BYTES`, `MAX_BARREN_BYTES`); what waits in
+OpenSSL's buffer is one piece at a time, because the buffer keeps the size that it once had.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from openclaw_gateway.server.wire import SocketWire, Wire
 __all__ = ["TlsFacts", "TlsWire", "handshake_fault"]
 
 _PART_BYTES: Final = 64 * 1024
+_RECORD_BYTES: Final = 16 * 1024  # RFC 8446 section 5.1: the most that one record holds
+_PIECE_BYTES: Final = 1024  # of what is small: a hello, an event
+_SMALL_BYTES: Final = 8 * 1024
 MAX_ANSWER_BYTES: Final = 32 * 1024  # KeyUpdates that the peer asked for, in all: a thousand, for over 2^34 records
 MAX_BARREN_BYTES: Final = 40 * 1024  # received in a row without a byte of content: two whole records and some more
 _HANDSHAKE: Final = 0x16  # RFC 8446 section 5.1: the content type of a ClientHello's record
@@ -240,10 +244,22 @@ class TlsWire(Wire):
         return 0
 
     def _encrypt(self, tls: ssl.SSLObject, data: bytes | bytearray | memoryview) -> int:
+        """Encrypt the beginning of ``data``; how much of it. OpenSSL's buffer stays as big as it has ever been, on each
+        connection, so what is bigger than a piece is taken out of it piece by piece.
+        """
+        piece = _PIECE_BYTES if len(data) <= _SMALL_BYTES else _RECORD_BYTES
+        records, count = [self._left], 0
         try:
-            return tls.write(data if len(data) <= _PART_BYTES else memoryview(data)[:_PART_BYTES])
+            if len(data) <= piece:
+                return tls.write(data)
+            with memoryview(data)[:_PART_BYTES] as view:
+                while count < len(view):
+                    count += tls.write(view[count : count + piece])
+                    records.append(self._outgoing.read())
         except ssl.SSLError as exc:
             raise trio.BrokenResourceError(handshake_fault(exc)) from exc
+        self._left = b"".join(records)
+        return count
 
     async def send_part(self, view: memoryview) -> int:
         if self._torn:

@@ -95,6 +95,40 @@ async def test_bytes_go_both_ways_and_the_end_is_told() -> None:
             await stream.aclose()
 
 
+class _Watching:
+    """An OpenSSL object that notes how much waits in the buffer behind it after each write."""
+
+    def __init__(self, wire: TlsWire) -> None:
+        assert wire._tls is not None
+        self._tls, self._outgoing, self.most = wire._tls, wire._outgoing, 0
+
+    def write(self, data: Any) -> int:
+        count = self._tls.write(data)
+        self.most = max(self.most, self._outgoing.pending)
+        return count
+
+
+@pytest.mark.parametrize("by", ["send_all", "try_send", "send_part"])
+@pytest.mark.parametrize(("size", "most"), [(300, 400), (3_600, 1_100), (64 * 1024, 16 * 1024 + 64)])
+async def test_v46_a_buffer_that_never_shrinks_is_never_made_big(by: str, size: int, most: int) -> None:
+    """What a memory BIO has held once it keeps room for, on each connection that has ever had a big answer."""
+    data = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    async with tls_pair() as (wire, stream, _):
+        wire._tls = watching = _Watching(wire)  # type: ignore[assignment]
+        if by == "send_all":
+            await wire.send_all(data)
+        elif by == "try_send":
+            assert wire.try_send(data) == len(data)
+        else:
+            assert await wire.send_part(memoryview(data)) == len(data)
+        assert 0 < watching.most <= most
+        got = b""
+        while len(got) < len(data):
+            got += await stream.receive_some()
+        assert got == data
+        wire._tls = watching._tls
+
+
 async def test_a_megabyte_arrives_whole_in_both_directions() -> None:
     data = bytes(range(256)) * 4096
     async with tls_pair() as (wire, stream, _):

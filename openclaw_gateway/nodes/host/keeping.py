@@ -1,13 +1,14 @@
 """What a node keeps between runs: its keys, and the device token and end-to-end key of each gateway that let it in.
 
-Owns ``<state>/node/identity.json``, ``x25519.json`` and ``gateways.json``, all 0600 in a folder 0700. It must not
-connect. Invariants: a device token is handed out only for the very URL it was issued at (attack V56); what cannot be
-read is an error, never "nothing was kept" (STATE-1); at most `MAX_GATEWAYS` are kept, the one not used longest gives
-way.
+Owns ``<state>/node/identity.json``, ``x25519.json`` and ``gateways.json``, all 0600 in a folder 0700, and where the
+client certificate for a gateway lies. It must not connect. Invariants: a device token is handed out only for the very
+URL it was issued at (attack V56), and so is a certificate; what cannot be read is an error, never "nothing was kept"
+(STATE-1); at most `MAX_GATEWAYS` are kept, the one not used longest gives way.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 from typing import Final
@@ -82,6 +83,10 @@ class Keeping:
     def identity_if_any(self) -> DeviceIdentity | None:
         return load_identity(self.directory / "identity.json")
 
+    def certificate_file(self, url: str) -> Path:
+        """Where the client certificate that the gateway at ``url`` issued is kept."""
+        return self.directory / "certificates" / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.pem"
+
     def gateway(self, url: str) -> KnownGateway | None:
         return next((_known(row) for row in self._read().gateways if row.url == url), None)
 
@@ -104,6 +109,8 @@ class Keeping:
         known = next((row for row in kept.gateways if row.url == url), None)
         others = [row for row in kept.gateways if row.url != url]
         others.sort(key=lambda row: row.usedAtMs, reverse=True)
+        for dropped in others[MAX_GATEWAYS - 1 :]:
+            self.certificate_file(dropped.url).unlink(missing_ok=True)
         pin = secure or (_known(known).secure if known is not None else None)
         gateway_id = known.gatewayId if known is not None else None
         row = _Row(url, device_token, round(time.time() * 1000), tls_fingerprint, gateway_id)
@@ -121,7 +128,9 @@ class Keeping:
         self.keep(url, token, tls, secure=secure)
 
     def forget(self, url: str) -> bool:
-        """Know nothing of ``url`` any more: neither its device token nor its key. False where nothing was known."""
+        """Know nothing of ``url`` any more: neither its device token, its key nor the certificate for it. False where
+        nothing was known."""
+        self.certificate_file(url).unlink(missing_ok=True)
         kept = self._read()
         left = [row for row in kept.gateways if row.url != url]
         if len(left) == len(kept.gateways):

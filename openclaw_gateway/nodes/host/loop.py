@@ -20,10 +20,12 @@ import attrs
 import trio
 
 from openclaw_gateway.client import ClientClosed, ConnectFailed, Credentials, DeviceIdentity, GatewayClient, open_client
+from openclaw_gateway.client.errors import CLIENT_CERTIFICATE
 from openclaw_gateway.client.resolve import Target
 from openclaw_gateway.client.secure import KnownGateway, SecureChannelWish
 from openclaw_gateway.client.tls import ClientCertificate
 from openclaw_gateway.errors import GatewayError, flat_errors
+from openclaw_gateway.nodes.host.certificate import NodeCertificate
 from openclaw_gateway.nodes.host.commands import CAPS
 from openclaw_gateway.nodes.host.errors import NodeRefused
 from openclaw_gateway.nodes.host.invocations import Handler
@@ -139,6 +141,9 @@ class _Life:
         self._pin: SecurePin | None = known.secure if known is not None else None
         self._kept_pin = self._pin
         self._page_at: str | None = setup.url if setup.route is None else None  # what an approval link is made of
+        path = setup.keeping.certificate_file(setup.url)
+        self._certificate = NodeCertificate(path, setup.client_certificate)
+        self._tls = False
         self._key = setup.keeping.static_key() if setup.secure_channel != "off" else None
         self.dialing = False
 
@@ -174,12 +179,16 @@ class _Life:
                 self._keep(token)
             self._keep_pin()
             self._proofs.accept(token)
-            self._change("connected", secure=client.secure, gateway_key=self._shown_pin() if client.secure else None)
+            key = self._shown_pin() if client.secure else None
+            ends_at = self._certificate.ends_at if self._tls else None
+            self._change("connected", secure=client.secure, gateway_key=key, certificate_ends_at=ends_at)
             log.info("node connected", url=setup.url, auth=client.hello.method, secure=client.secure)
             node_id = setup.identity.device_id
             with flat_errors():
                 async with trio.open_nursery() as beside:
                     beside.start_soon(self._learn_identity, client)
+                    if self._tls:
+                        beside.start_soon(self._certificate.keep_current, client, self._certified)
                     why = await serve_connection(
                         client, setup.handlers, node_id, stop=self._stop, surface=self._surface, seals=setup.seals
                     )
@@ -259,6 +268,7 @@ class _Life:
 
     def _dial(self, url: str, tls_fingerprint: str | None) -> AbstractAsyncContextManager[GatewayClient]:
         setup = self._setup
+        self._tls = url.startswith("wss:")
         return open_client(
             url,
             auth=self._proofs.current,
@@ -272,7 +282,7 @@ class _Life:
             caps=CAPS,
             commands=tuple(setup.handlers),
             tls_fingerprint=tls_fingerprint,
-            client_certificate=setup.client_certificate,
+            client_certificate=self._certificate.shown if self._tls else None,
             allow_insecure=setup.allow_insecure,
             secure=self._wish(),
             protocol="json",
@@ -280,6 +290,8 @@ class _Life:
 
     def _after_refusal(self, error: ConnectFailed) -> float:
         verdict = judge_refusal(error)
+        if self._tls and (error.code == CLIENT_CERTIFICATE or (error.stage == "websocket" and error.code is None)):
+            self._certificate.refused()
         log.info("node connect failed", url=error.url, reason=error.message, detail=(error.details or {}).get("code"))
         if verdict == "other-proof" and self._proofs.drop_current():
             return 0.0
@@ -314,6 +326,9 @@ class _Life:
         delay = CONNECTING.delay(self._failures, _chance(), at_least=at_least)
         self._change("connecting", reason=reason, fix=fix, retry_in=delay, failures=self._failures)
         return delay
+
+    def _certified(self) -> None:
+        self._say(attrs.evolve(self._report, certificate_ends_at=self._certificate.ends_at))
 
     def _surface(self, surface: Surface) -> None:
         if surface != self._report.surface:

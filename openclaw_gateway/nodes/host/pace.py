@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-__all__ = ["CONNECTING", "PUBLISHING", "WAITING", "Pace"]
+__all__ = ["CONNECTING", "PUBLISHING", "RENEWING", "WAITING", "Pace"]
 
 
 @attrs.frozen
@@ -32,3 +32,4 @@ class Pace:
 CONNECTING: Final = Pace(1.0, 30.0)  # the gateway is away, or sent us away
 WAITING: Final = Pace(2.0, 15.0)  # a person has to approve: not so often that it is noise, not so rarely that they wait
 PUBLISHING: Final = Pace(1.0, 60.0)  # optional announcements that the gateway does not take yet
+RENEWING: Final = Pace(60.0, 3600.0)  # the client certificate: months are left when it is first tried

@@ -44,6 +44,7 @@ class Report:
     surface: Literal["unknown", "pending", "approved"] = "unknown"
     secure: bool | None = None  # once connected: whether end-to-end encrypted
     gateway_key: str | None = None  # fingerprint of the key that the gateway proved
+    certificate_ends_at: float | None = None  # Unix seconds: the client certificate that this gateway issued
 
     def to_wire(self) -> dict[str, Any]:
         names = {
@@ -54,6 +55,9 @@ class Report:
         wire = {names.get(name, name): value for name, value in fields.items() if value is not None}
         if self.retry_in is not None:
             wire["retryInSeconds"] = round(self.retry_in, 1)
+        ends_at = wire.pop("certificate_ends_at", None)
+        if ends_at is not None:
+            wire["certificateEndsAtMs"] = round(ends_at * 1000)
         return wire
 
 
