@@ -26,6 +26,7 @@ from openclaw_gateway.config.schema import (
     AuthConfig,
     CorsConfig,
     HttpConfig,
+    PasswordPolicy,
     TransportsConfig,
     TrustedProxyConfig,
 )
@@ -33,10 +34,11 @@ from openclaw_gateway.config.secrets import resolve_auth
 from openclaw_gateway.policy.lockout import FailureLedger, LockoutRules
 from openclaw_gateway.policy.network import Arrival, Ceiling
 from openclaw_gateway.server import http as server_http
+from openclaw_gateway.server import underway
 from openclaw_gateway.testing import connect_peer, open_memory_gateway
 from tests.approvals.visitor import FAR, PATH, Page, Visitor, knock
 
-from .attacker import TOKEN, Attacker, http, legit_client_works, open_victim, rpc
+from .attacker import PASSWORD, TOKEN, Attacker, http, legit_client_works, open_victim, rpc
 from .test_browser import CROSS_SITE
 
 CONFIG = GatewayConfig(port=0, auth=AuthConfig(type="token", token=TOKEN))
@@ -400,6 +402,33 @@ async def test_v16_a_sign_in_ends_by_itself_however_it_is_used(
     assert (await visitor.press(shown, "next")).status == 403
 
 
+async def test_v16_a_sign_in_does_not_outlive_its_password(
+    device: DeviceIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth = AuthConfig(
+        type="password", password=PASSWORD, password_changed_at=time.time(), policy=PasswordPolicy(max_age=60.0)
+    )
+    async with open_page(GatewayConfig(port=0, auth=auth)) as (gateway, visitor):
+        request_id = await knock(gateway, device, password=PASSWORD)
+        shown = await visitor.show(request_id, PASSWORD)
+        assert shown.status == 200
+        monkeypatch.setattr(desk, "time", SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + 61))
+        assert (await visitor.press(shown, "approve")).status == 403
+        assert await undecided(gateway, request_id)
+
+
+async def test_too_many_requests_under_way_decide_nothing(
+    page: tuple[Gateway, Visitor], device: DeviceIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, visitor = page
+    request_id = await knock(gateway, device)
+    shown = await visitor.show(request_id, TOKEN)
+    monkeypatch.setattr(underway, "MAX_UNDER_WAY", 0)
+    busy = await visitor.press(shown, "approve")
+    assert (busy.status, busy.headers["retry-after"]) == (503, "2")
+    assert await undecided(gateway, request_id)
+
+
 async def test_v9_who_is_vouched_for_is_asked_for_again_at_each_step(device: DeviceIdentity) -> None:
     """Nothing is typed; the proxy says at every step who it is, and a ticket is that person's alone."""
     scopes = {"nick@example.com": ("operator.admin",), "anna@example.com": ("operator.admin",)}
@@ -411,7 +440,9 @@ async def test_v9_who_is_vouched_for_is_asked_for_again_at_each_step(device: Dev
         nick, anna = (
             attrs.evolve(nobody, headers={**through, "X-Auth-User": f"{name}@example.com"}) for name in ("nick", "anna")
         )
-        assert 'name="secret"' not in (await nick.open(request_id)).raw
+        assert "You need no secret here" in (await nick.open(request_id)).text
+        clear = attrs.evolve(nick, headers={**nick.headers, "X-Forwarded-Proto": "http"})
+        assert 'name="secret"' not in (await clear.open(request_id)).raw
         shown = await nick.show(request_id)
         assert "You decide as nick@example.com" in shown.text
         assert (await nobody.press(shown, "approve")).status == 401
@@ -423,6 +454,19 @@ async def test_v9_who_is_vouched_for_is_asked_for_again_at_each_step(device: Dev
         assert (await nick.press(shown, "approve")).heading == "Approved"
         (record,) = gateway._book.paired()
         assert record.approved_via == "operator:trusted-proxy:nick@example.com"
+
+
+async def test_v9_a_vouched_person_without_scopes_may_still_show_a_key(device: DeviceIdentity) -> None:
+    auth = AuthConfig(type="trusted-proxy", token=TOKEN, trusted_proxy=WHO, identity_scopes={})
+    async with open_page(GatewayConfig(port=0, auth=auth, trusted_proxies=(FAR,))) as (gateway, local):
+        request_id = await knock(gateway, device)
+        key = await key_with(gateway, "operator.admin")
+        through = {"X-Forwarded-For": OUTSIDE, "X-Forwarded-Proto": "https", "X-Auth-User": "nick@example.com"}
+        nick = attrs.evolve(local, address=FAR, host="192.168.1.10", scheme="https", headers=through)
+        assert 'name="secret"' in (await nick.open(request_id)).raw
+        assert (await nick.show(request_id)).buttons == {}
+        shown = await nick.show(request_id, key)
+        assert (await nick.press(shown, "approve")).heading == "Approved"
 
 
 async def test_v4_sign_ins_have_a_cap(page: tuple[Gateway, Visitor], device: DeviceIdentity) -> None:
