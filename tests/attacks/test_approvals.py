@@ -380,6 +380,9 @@ async def test_v16_a_sign_in_does_not_outlive_the_rules_it_was_made_by(
     gateway, visitor = page
     request_id = await knock(gateway, device)
     shown = await visitor.show(request_id, TOKEN)
+    gateway.gatekeeper.configure(attrs.evolve(gateway.gatekeeper.rules))  # as when the tailnet's name changes
+    assert (await visitor.press(shown, "approve")).status == 403
+    shown = await visitor.show(request_id, TOKEN)
     changed = attrs.evolve(CONFIG, auth=AuthConfig(type="token", token="another-token-0123456789-0123456789"))
     gateway.apply(changed, resolve_auth(changed, None, {}))
     assert (await visitor.press(shown, "approve")).status == 403
