@@ -459,6 +459,60 @@ async def test_v9_who_is_vouched_for_is_asked_for_again_at_each_step(device: Dev
         assert record.approved_via == "operator:trusted-proxy:nick@example.com"
 
 
+async def test_v16_the_sign_in_of_a_vouched_person_ends_by_itself_too(
+    device: DeviceIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scopes = {"nick@example.com": ("operator.admin",)}
+    auth = AuthConfig(type="trusted-proxy", token=TOKEN, trusted_proxy=WHO, identity_scopes=scopes)
+    async with open_page(GatewayConfig(port=0, auth=auth, trusted_proxies=(FAR,))) as (gateway, local):
+        request_id = await knock(gateway, device)
+        through = {"X-Forwarded-For": OUTSIDE, "X-Forwarded-Proto": "https", "X-Auth-User": "nick@example.com"}
+        nick = attrs.evolve(local, address=FAR, host="192.168.1.10", scheme="https", headers=through)
+        now = [1000.0]
+        monkeypatch.setattr(desk, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+        shown = await nick.press(await nick.show(request_id), "approve")
+        for _ in range(3):
+            now[0] += offer_table.SIGN_IN_SECONDS / 4
+            shown = await nick.press(shown, "next")
+            assert shown.status == 200
+        now[0] += offer_table.SIGN_IN_SECONDS / 4
+        assert (await nick.press(shown, "next")).status == 403
+
+
+async def test_pair5_what_waits_must_ask_for_what_was_shown(
+    page: tuple[Gateway, Visitor], device: DeviceIdentity
+) -> None:
+    """Whatever happens to the row: the hash of what was shown goes with the decision."""
+    gateway, visitor = page
+    request_id = await knock(gateway, device)
+    shown = await visitor.show(request_id, TOKEN)
+    await gateway._book._store.run(lambda db: db.execute("UPDATE pending_requests SET ask_hash = 'other'").rowcount)
+    refused = await visitor.press(shown, "approve")
+    assert (refused.status, refused.heading) == (409, "Nothing was done")
+    assert await undecided(gateway, request_id)
+
+
+async def test_auth5_a_key_that_is_revoked_while_the_list_is_made_sees_nothing_of_it(
+    page: tuple[Gateway, Visitor], device: DeviceIdentity
+) -> None:
+    gateway, visitor = page
+    request_id = await knock(gateway, device)
+    key = await key_with(gateway, "operator.admin")
+    spec = gateway.rpc.get("device.pair.list")
+    assert spec is not None
+    listed = spec.handler
+
+    async def overtaken(context: Any, params: Any) -> Any:
+        async with connect_peer(gateway) as admin:
+            await admin.request("tokens.revoke", {"name": "operator.admin"})
+        return listed(context, params)
+
+    gateway.rpc.method("device.pair.list", scope="operator.pairing", replace=True)(overtaken)
+    got = await visitor.show(request_id, key)
+    assert got.status == 403
+    assert device.device_id not in got.raw
+
+
 async def test_v9_a_vouched_person_without_scopes_may_still_show_a_key(device: DeviceIdentity) -> None:
     auth = AuthConfig(type="trusted-proxy", token=TOKEN, trusted_proxy=WHO, identity_scopes={})
     async with open_page(GatewayConfig(port=0, auth=auth, trusted_proxies=(FAR,))) as (gateway, local):
