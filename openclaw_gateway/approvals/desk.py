@@ -127,16 +127,20 @@ class ApprovalDesk:
         return peer.tailnet is not None or (peer.vouched is not None and peer.vouched.ok)
 
     def _sign_in(self, peer: Peer, request_id: str, alert: str = "", fix: str = "") -> HttpReply:
-        return _reply(200, page.sign_in(request_id, asks=self._asks(peer), alert=alert, fix=fix))
+        asks, needed = self._asks(peer)
+        return _reply(200, page.sign_in(request_id, asks=asks, needed=needed, alert=alert, fix=fix))
 
-    def _asks(self, peer: Peer) -> str | None:
+    def _asks(self, peer: Peer) -> tuple[str | None, bool]:
+        """What this peer may type as his credential, and whether he has to."""
+        if self._vouched(peer):
+            return ("API key" if peer.direct_loopback or peer.encrypted else None), False
         kind = self._gatekeeper.rules.on(peer.arrival).admission.auth_type
-        if self._vouched(peer) or (kind == "none" and peer.direct_loopback):
-            return None
+        if kind == "none" and peer.direct_loopback:
+            return None, False
         # Without a device, the gateway's own secret counts on its own host alone (as with POST /rpc).
         if not peer.direct_loopback or kind not in {"token", "password"}:
-            return "API key"
-        return "Gateway password or API key" if kind == "password" else "Gateway token or API key"
+            return "API key", True
+        return ("Gateway password or API key" if kind == "password" else "Gateway token or API key"), True
 
     # --- steps
 

@@ -34,7 +34,8 @@ class ApprovalDoor:
         self._desk: ApprovalDesk | None = None
 
     def configure(self, *, enabled: bool) -> None:
-        """Whether the page is served from now on; what was signed in before is not, afterwards."""
+        """Whether the page is served from now on; whoever had signed in does so again."""
+        self._desk = None
         if enabled:
             self._http.routes[PATH] = Route(
                 methods=("GET", "HEAD", "POST"),
@@ -45,7 +46,6 @@ class ApprovalDoor:
             )
         else:
             self._http.routes.pop(PATH, None)
-            self._desk = None
 
     def _loaded(self) -> ApprovalDesk:
         if self._desk is None:

@@ -94,10 +94,6 @@ class Offers:
         fits = steps[digest] == step and offer.request_id == request_id and offer.sign_in.address == address
         return offer if fits and now < offer.sign_in.until else None
 
-    def clear(self) -> None:
-        """End all of them."""
-        self._offers.clear()
-
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -72,17 +72,18 @@ HEADERS: Final = (
 )
 
 
-def sign_in(request: str, *, asks: str | None, alert: str = "", fix: str = "") -> bytes:
-    """The first page, the same for every request. ``asks``: what to type as a credential; None: this peer is let in
-    without one. ``alert`` and ``fix``: what went wrong before, and what helps."""
-    typed = '<p class="dim">You need no secret here: the gateway is told who you are.</p>'
+def sign_in(request: str, *, asks: str | None, needed: bool = True, alert: str = "", fix: str = "") -> bytes:
+    """The first page, the same for every request. ``asks``: what to type as a credential, None: nothing; ``needed``
+    False: this peer may come in without it, too. ``alert`` and ``fix``: what went wrong before, and what helps."""
+    typed = "" if needed else f'<p class="dim">{_TOLD}</p>'
     if asks is not None:
-        typed = (
-            f'<label for="secret">{_text(asks)}</label>'
-            '<input id="secret" name="secret" type="password" autocomplete="current-password" required autofocus '
-            'aria-describedby="hint">'
-            '<p class="dim" id="hint">Shown on the host of the gateway by: <code>'
-            f"{'openclaw gateway auth-token --show' if asks != 'API key' else _KEY}</code></p>"
+        shows = "openclaw gateway auth-token --show" if asks != "API key" else _KEY
+        label = asks if needed else f"{asks}, if that does not let you in"
+        typed += (
+            f'<label for="secret">{_text(label)}</label>'
+            '<input id="secret" name="secret" type="password" autocomplete="current-password" '
+            f'aria-describedby="hint"{" required autofocus" if needed else ""}>'
+            f'<p class="dim" id="hint">Shown on the host of the gateway by: <code>{shows}</code></p>'
         )
     form = (
         f"<section><p>A device asked to be let in. Prove who you are to see what it asks for, then decide.</p>"
@@ -151,6 +152,7 @@ def trouble(title: str, text: str, fix: str = "") -> bytes:
     return _page(title, _alert(text, fix))
 
 
+_TOLD: Final = "You need no secret here: the gateway is told who you are."
 _MARKED: Final = '<p class="dim">Those marked can run programs there or reach its files.</p>'
 _KEY: Final = "openclaw tokens create approvals --scope admin --expires 30d"
 

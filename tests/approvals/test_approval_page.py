@@ -65,7 +65,8 @@ def read(body: bytes) -> Reader:
 def pages(shown: Review) -> list[bytes]:
     return [
         page.sign_in("r1", asks="Gateway token or API key", alert="You were not let in", fix="openclaw doctor"),
-        page.sign_in("", asks=None),
+        page.sign_in("", asks=None, needed=False),
+        page.sign_in("r1", asks="API key", needed=False),
         page.review(shown, TICKETS, who="alice@example.com"),
         page.settled("Approved", "is let in.", name=shown.name, request="r1", tickets=TICKETS),
         page.settled("Decided already", "This request was approved.", command="openclaw devices list"),
@@ -158,8 +159,13 @@ def test_s091_the_first_page_asks_for_a_secret_that_no_one_reads_over_a_shoulder
     assert "value" not in secret
     assert "openclaw tokens create" in reader.text
     assert "auth-token --show" in read(page.sign_in("r1", asks="Gateway token or API key")).text
-    without = read(page.sign_in("r1", asks=None))
+    assert "required" in secret
+    without = read(page.sign_in("r1", asks=None, needed=False))
     assert [field["name"] for field in without.all("input")] == ["request"]
+    either = read(page.sign_in("r1", asks="API key", needed=False))
+    (secret,) = [field for field in either.all("input") if field["name"] == "secret"]
+    assert "required" not in secret
+    assert "You need no secret here" in either.text
 
 
 def _luminance(colour: str) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -287,3 +289,19 @@ async def test_v60_trouble_with_the_store_decides_nothing(
     page = await visitor.show(request_id, TOKEN)
     assert page.status == 503
     assert gateway._book._devices == {}
+
+
+def test_a_start_does_not_pay_for_the_page() -> None:
+    """The page is served from the start and loaded when it is opened."""
+    program = (
+        "import sys, trio\n"
+        "from openclaw_gateway import GatewayConfig\n"
+        "from openclaw_gateway.testing import open_memory_gateway\n"
+        "async def main():\n"
+        "    async with open_memory_gateway(GatewayConfig(port=0)) as gateway:\n"
+        "        assert '/nodes/approve' in gateway._http.routes\n"
+        "        print(sorted(name for name in sys.modules if name.startswith('openclaw_gateway.approvals')))\n"
+        "trio.run(main)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "['openclaw_gateway.approvals', 'openclaw_gateway.approvals.door']\n"

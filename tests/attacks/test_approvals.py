@@ -26,6 +26,7 @@ from openclaw_gateway.config.schema import (
     AuthConfig,
     CorsConfig,
     HttpConfig,
+    PasswordPolicy,
     TransportsConfig,
     TrustedProxyConfig,
 )
@@ -33,10 +34,11 @@ from openclaw_gateway.config.secrets import resolve_auth
 from openclaw_gateway.policy.lockout import FailureLedger, LockoutRules
 from openclaw_gateway.policy.network import Arrival, Ceiling
 from openclaw_gateway.server import http as server_http
+from openclaw_gateway.server import underway
 from openclaw_gateway.testing import connect_peer, open_memory_gateway
 from tests.approvals.visitor import FAR, PATH, Page, Visitor, knock
 
-from .attacker import TOKEN, Attacker, http, legit_client_works, open_victim, rpc
+from .attacker import PASSWORD, TOKEN, Attacker, http, legit_client_works, open_victim, rpc
 from .test_browser import CROSS_SITE
 
 CONFIG = GatewayConfig(port=0, auth=AuthConfig(type="token", token=TOKEN))
@@ -378,6 +380,9 @@ async def test_v16_a_sign_in_does_not_outlive_the_rules_it_was_made_by(
     gateway, visitor = page
     request_id = await knock(gateway, device)
     shown = await visitor.show(request_id, TOKEN)
+    gateway.gatekeeper.configure(attrs.evolve(gateway.gatekeeper.rules))  # as when the tailnet's name changes
+    assert (await visitor.press(shown, "approve")).status == 403
+    shown = await visitor.show(request_id, TOKEN)
     changed = attrs.evolve(CONFIG, auth=AuthConfig(type="token", token="another-token-0123456789-0123456789"))
     gateway.apply(changed, resolve_auth(changed, None, {}))
     assert (await visitor.press(shown, "approve")).status == 403
@@ -400,6 +405,33 @@ async def test_v16_a_sign_in_ends_by_itself_however_it_is_used(
     assert (await visitor.press(shown, "next")).status == 403
 
 
+async def test_v16_a_sign_in_does_not_outlive_its_password(
+    device: DeviceIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth = AuthConfig(
+        type="password", password=PASSWORD, password_changed_at=time.time(), policy=PasswordPolicy(max_age=60.0)
+    )
+    async with open_page(GatewayConfig(port=0, auth=auth)) as (gateway, visitor):
+        request_id = await knock(gateway, device, password=PASSWORD)
+        shown = await visitor.show(request_id, PASSWORD)
+        assert shown.status == 200
+        monkeypatch.setattr(desk, "time", SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + 61))
+        assert (await visitor.press(shown, "approve")).status == 403
+        assert await undecided(gateway, request_id)
+
+
+async def test_too_many_requests_under_way_decide_nothing(
+    page: tuple[Gateway, Visitor], device: DeviceIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, visitor = page
+    request_id = await knock(gateway, device)
+    shown = await visitor.show(request_id, TOKEN)
+    monkeypatch.setattr(underway, "MAX_UNDER_WAY", 0)
+    busy = await visitor.press(shown, "approve")
+    assert (busy.status, busy.headers["retry-after"]) == (503, "2")
+    assert await undecided(gateway, request_id)
+
+
 async def test_v9_who_is_vouched_for_is_asked_for_again_at_each_step(device: DeviceIdentity) -> None:
     """Nothing is typed; the proxy says at every step who it is, and a ticket is that person's alone."""
     scopes = {"nick@example.com": ("operator.admin",), "anna@example.com": ("operator.admin",)}
@@ -411,7 +443,9 @@ async def test_v9_who_is_vouched_for_is_asked_for_again_at_each_step(device: Dev
         nick, anna = (
             attrs.evolve(nobody, headers={**through, "X-Auth-User": f"{name}@example.com"}) for name in ("nick", "anna")
         )
-        assert 'name="secret"' not in (await nick.open(request_id)).raw
+        assert "You need no secret here" in (await nick.open(request_id)).text
+        clear = attrs.evolve(nick, headers={**nick.headers, "X-Forwarded-Proto": "http"})
+        assert 'name="secret"' not in (await clear.open(request_id)).raw
         shown = await nick.show(request_id)
         assert "You decide as nick@example.com" in shown.text
         assert (await nobody.press(shown, "approve")).status == 401
@@ -423,6 +457,73 @@ async def test_v9_who_is_vouched_for_is_asked_for_again_at_each_step(device: Dev
         assert (await nick.press(shown, "approve")).heading == "Approved"
         (record,) = gateway._book.paired()
         assert record.approved_via == "operator:trusted-proxy:nick@example.com"
+
+
+async def test_v16_the_sign_in_of_a_vouched_person_ends_by_itself_too(
+    device: DeviceIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scopes = {"nick@example.com": ("operator.admin",)}
+    auth = AuthConfig(type="trusted-proxy", token=TOKEN, trusted_proxy=WHO, identity_scopes=scopes)
+    async with open_page(GatewayConfig(port=0, auth=auth, trusted_proxies=(FAR,))) as (gateway, local):
+        request_id = await knock(gateway, device)
+        through = {"X-Forwarded-For": OUTSIDE, "X-Forwarded-Proto": "https", "X-Auth-User": "nick@example.com"}
+        nick = attrs.evolve(local, address=FAR, host="192.168.1.10", scheme="https", headers=through)
+        now = [1000.0]
+        monkeypatch.setattr(desk, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+        shown = await nick.press(await nick.show(request_id), "approve")
+        for _ in range(3):
+            now[0] += offer_table.SIGN_IN_SECONDS / 4
+            shown = await nick.press(shown, "next")
+            assert shown.status == 200
+        now[0] += offer_table.SIGN_IN_SECONDS / 4
+        assert (await nick.press(shown, "next")).status == 403
+
+
+async def test_pair5_what_waits_must_ask_for_what_was_shown(
+    page: tuple[Gateway, Visitor], device: DeviceIdentity
+) -> None:
+    """Whatever happens to the row: the hash of what was shown goes with the decision."""
+    gateway, visitor = page
+    request_id = await knock(gateway, device)
+    shown = await visitor.show(request_id, TOKEN)
+    await gateway._book._store.run(lambda db: db.execute("UPDATE pending_requests SET ask_hash = 'other'").rowcount)
+    refused = await visitor.press(shown, "approve")
+    assert (refused.status, refused.heading) == (409, "Nothing was done")
+    assert await undecided(gateway, request_id)
+
+
+async def test_auth5_a_key_that_is_revoked_while_the_list_is_made_sees_nothing_of_it(
+    page: tuple[Gateway, Visitor], device: DeviceIdentity
+) -> None:
+    gateway, visitor = page
+    request_id = await knock(gateway, device)
+    key = await key_with(gateway, "operator.admin")
+    spec = gateway.rpc.get("device.pair.list")
+    assert spec is not None
+    listed = spec.handler
+
+    async def overtaken(context: Any, params: Any) -> Any:
+        async with connect_peer(gateway) as admin:
+            await admin.request("tokens.revoke", {"name": "operator.admin"})
+        return listed(context, params)
+
+    gateway.rpc.method("device.pair.list", scope="operator.pairing", replace=True)(overtaken)
+    got = await visitor.show(request_id, key)
+    assert got.status == 403
+    assert device.device_id not in got.raw
+
+
+async def test_v9_a_vouched_person_without_scopes_may_still_show_a_key(device: DeviceIdentity) -> None:
+    auth = AuthConfig(type="trusted-proxy", token=TOKEN, trusted_proxy=WHO, identity_scopes={})
+    async with open_page(GatewayConfig(port=0, auth=auth, trusted_proxies=(FAR,))) as (gateway, local):
+        request_id = await knock(gateway, device)
+        key = await key_with(gateway, "operator.admin")
+        through = {"X-Forwarded-For": OUTSIDE, "X-Forwarded-Proto": "https", "X-Auth-User": "nick@example.com"}
+        nick = attrs.evolve(local, address=FAR, host="192.168.1.10", scheme="https", headers=through)
+        assert 'name="secret"' in (await nick.open(request_id)).raw
+        assert (await nick.show(request_id)).buttons == {}
+        shown = await nick.show(request_id, key)
+        assert (await nick.press(shown, "approve")).heading == "Approved"
 
 
 async def test_v4_sign_ins_have_a_cap(page: tuple[Gateway, Visitor], device: DeviceIdentity) -> None:

@@ -5,18 +5,24 @@ people that nginx signs in, and the h2c attack (S065, V3, V36, V57).
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import pytest
 import trio
 
 from openclaw_gateway import Gateway
+from openclaw_gateway.client.identity import DeviceIdentity
 from openclaw_gateway.config.load import load_config
+from openclaw_gateway.config.schema import ControlUiConfig
+from openclaw_gateway.nodes.host.loop import approval_link
 from openclaw_gateway.rpc.table import CallContext, NoParams
-from tests.attacks.attacker import TOKEN, Attacker, Device, open_victim
+from tests.approvals.visitor import Page as VisitedPage
+from tests.approvals.visitor import knock
+from tests.attacks.attacker import TOKEN, Attacker, Device, open_victim, rpc
 from tests.attacks.test_http import UPGRADES, H2cAttack
 
 from .running import NAME, Certificate, blocks, filled, free_port, need, running, tls_client
@@ -219,3 +225,36 @@ async def test_v36_a_person_whom_nginx_signs_in_comes_in_by_name(tmp_path: Path)
             async with await Attacker.at(gateway.port) as client:  # past nginx, from this host
                 headers = {"x_forwarded_user": "nick", "x_forwarded_for": "203.0.113.9", "x_forwarded_proto": "https"}
                 assert not (await client.connect(headers=headers)).admitted
+
+
+async def test_s091_the_approval_page_works_behind_a_path_of_nginx(tmp_path: Path) -> None:
+    """Its form goes back to where the page came from, and the browser's Origin is the name that nginx serves."""
+    certificate, port = Certificate(tmp_path), free_port()
+    own = f"https://{NAME}"
+    ui = ControlUiConfig(allowed_origins=(own,))
+    async with open_victim(trusted_proxies=("127.0.0.1",), control_ui=ui) as gateway:
+        text = documented(gateway, port, certificate).replace("location / {", "location /claw/ {")
+        text = text.replace("proxy_pass http://openclaw;", "proxy_pass http://openclaw/;")
+        _, made = await rpc(gateway.port, "tokens.create", {"name": "page", "scopes": ["operator.admin"]})
+        request_id = await knock(gateway, DeviceIdentity.generate())
+        async with nginx(tmp_path, port, text), tls_client(port, certificate) as client:
+
+            async def ask(method: str, path: str, form: Mapping[str, str] | None = None) -> VisitedPage:
+                body = urlencode(form or {}).encode()
+                kind = f"Content-Type: application/x-www-form-urlencoded\r\nOrigin: {own}\r\n" if form else ""
+                head = f"Host: {NAME}\r\n{kind}Sec-Fetch-Site: same-origin\r\nContent-Length: {len(body)}\r\n"
+                await client.send(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+                status, headers = await client.read_head()
+                return VisitedPage(status, headers, (await client.read_body(headers)).decode())
+
+            link = approval_link(f"wss://{NAME}/claw", request_id)
+            assert link == f"{own}/claw/nodes/approve?request={request_id}"
+            page = await ask("GET", link.removeprefix(own))
+            action = page.raw.split('action="')[1].split('"')[0]
+            target = urlsplit(urljoin(link, action)).path
+            assert target == "/claw/nodes/approve"
+            assert "API key" in page.text
+            key = made["result"]["key"]
+            shown = await ask("POST", target, {"step": "show", "request": request_id, "secret": key})
+            assert shown.status == 200
+            assert (await ask("POST", target, shown.buttons["approve"])).heading == "Approved"
