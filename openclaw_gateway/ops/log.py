@@ -178,16 +178,24 @@ def _clean_all(fields: Mapping[str, object]) -> dict[str, object]:
 
 
 class LogEvent:
-    """The message of a log record: the event's text and its cleaned fields. ``str()`` gives ``text key=value …``."""
+    """The message of a log record: the event's text and its cleaned fields. ``str()`` gives ``text key=value …``, put
+    together once for all handlers.
+    """
 
-    __slots__ = ("fields", "subsystem", "text")
+    __slots__ = ("_line", "fields", "subsystem", "text")
 
     def __init__(self, subsystem: str, text: str, fields: dict[str, object]) -> None:
         self.subsystem = subsystem
         self.text = text
         self.fields = fields
+        self._line: str | None = None
 
     def __str__(self) -> str:
+        if self._line is None:
+            self._line = self._join()
+        return self._line
+
+    def _join(self) -> str:
         parts = [self.text]
         for name, value in self.fields.items():
             if name != "stack":

@@ -1,12 +1,14 @@
 """Addresses: one canonical form, the key a limiter counts by, and sets of networks.
 
 Pure. Invariants: an IPv4 address mapped into IPv6 is the IPv4 address (V14); an IPv6 client is its /64; what does not
-parse is nobody's address and matches nothing.
+parse is nobody's address and matches nothing. What was found for the last `REMEMBERED` texts is kept: a connection asks
+about the same address six times, and parsing one costs more than the rest of the question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -29,6 +31,9 @@ __all__ = [
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
+REMEMBERED: Final = 1024
+_LONGEST: Final = 64  # characters; longer ones are not kept: they are zones or nobody's address, and may be anything
+
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
 _SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # RFC 3056
@@ -50,6 +55,10 @@ def canonical_ip(text: str) -> IPAddress | None:
 
     A zone (``%eth0``) is dropped, a v4-mapped address folded. None: not one.
     """
+    return _known(text) if len(text) <= _LONGEST else _parse_ip(text)
+
+
+def _parse_ip(text: str) -> IPAddress | None:
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
@@ -57,6 +66,9 @@ def canonical_ip(text: str) -> IPAddress | None:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
+
+
+_known: Final = lru_cache(maxsize=REMEMBERED)(_parse_ip)
 
 
 def canonical_text(text: str) -> str:
@@ -80,8 +92,11 @@ def carried_ipv4(text: str) -> str | None:
 def limiter_key(text: str) -> str:
     """What failures are counted by: an IPv4 address, the /64 of an IPv6 address, or ``unknown``."""
     address = canonical_ip(text)
-    if address is None:
-        return "unknown"
+    return "unknown" if address is None else _limiter_key(address)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _limiter_key(address: IPAddress) -> str:
     if isinstance(address, IPv4Address) or address.is_loopback:
         return str(address)
     return str(IPv6Network((address, 64), strict=False))
@@ -89,7 +104,8 @@ def limiter_key(text: str) -> str:
 
 def is_loopback(text: str) -> bool:
     """True for 127.0.0.0/8, ::1 and their mapped spellings."""
-    return _within(canonical_ip(text), _LOOPBACK)
+    address = canonical_ip(text)
+    return address is not None and address.is_loopback
 
 
 def is_private_literal(text: str) -> bool:

@@ -190,6 +190,7 @@ class MethodTable:
     def __init__(self) -> None:
         self._specs: dict[str, MethodSpec] = {}
         self._views: dict[tuple[str, frozenset[str]], dict[str, MethodSpec]] = {}
+        self.revision = 0  # grows with every change
 
     def method(
         self,
@@ -260,11 +261,13 @@ class MethodTable:
 
     def remove(self, name: str) -> None:
         self._specs.pop(name, None)
+        self.revision += 1
         for view in self._views.values():
             view.pop(name, None)
 
     def _add(self, spec: MethodSpec) -> None:
         self._specs[spec.name] = spec
+        self.revision += 1
         for (role, scopes), view in self._views.items():
             view.pop(spec.name, None)
             if spec.allows(role, scopes):

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
+import msgspec
 
 from openclaw_gateway.events.bus import EventBus
 from openclaw_gateway.events.presence import Presence
 from openclaw_gateway.ops.audit import AuditTrail
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.ops.stability import StabilityLog
+from openclaw_gateway.policy.network import Ceiling
 from openclaw_gateway.protocol.connect import CONTROL_UI_ID
 from openclaw_gateway.protocol.errors import WireError
 from openclaw_gateway.protocol.hello import DeviceTokenGrant, HelloLimits, HelloSnapshot, hello_ok
@@ -86,6 +88,7 @@ class ServerCore:
     now_ms: Callable[[], int] = now_ms
     # websockets logs whole frames at debug, secrets included: its logger hangs in no tree and takes nothing (V52)
     frame_logger: logging.Logger = attrs.field(factory=_deaf_logger)
+    _features: tuple[tuple[int, int], msgspec.Raw, msgspec.Raw] | None = attrs.field(init=False, default=None)
     _present: dict[str, set[Session]] = attrs.field(init=False, factory=dict)  # whose entry each presence entry is
 
     def hello(self, session: Session, grant: Grant) -> dict[str, Any]:
@@ -93,13 +96,14 @@ class ServerCore:
         if grant.device_token is not None:
             token = DeviceTokenGrant(**attrs.asdict(grant.device_token))
         limits = self.limits
+        methods, events = self._listed(session.peer.arrival.ceiling)
         return hello_ok(
             protocol=grant.protocol,
             server_version=self.server_version,
             conn_id=session.conn_id,
             boot_id=self.boot_id,
-            methods=["connect", *filter(session.peer.arrival.ceiling.allows, self.table.names)],
-            events=list(self.bus.names),
+            methods=methods,
+            events=events,
             snapshot=self.snapshot(),
             limits=HelloLimits(
                 max_payload=limits.max_payload,
@@ -112,6 +116,19 @@ class ServerCore:
             device_token=token,
             handed=grant.handed,
         )
+
+    def _listed(self, ceiling: Ceiling) -> tuple[Sequence[str] | msgspec.Raw, msgspec.Raw]:
+        """The names of methods and events: the same JSON for all, until one is added or taken away. Only a ceiling on
+        methods makes a list of its own.
+        """
+        made, now = self._features, (self.table.revision, len(self.bus.names))  # names of events are never taken away
+        if made is None or made[0] != now:
+            encode = msgspec.json.encode
+            methods, events = encode(["connect", *self.table.names]), encode(list(self.bus.names))
+            made = self._features = (now, msgspec.Raw(methods), msgspec.Raw(events))
+        if ceiling.methods is None:
+            return made[1], made[2]
+        return ["connect", *filter(ceiling.allows, self.table.names)], made[2]
 
     def joined(self, session: Session) -> None:
         """A session was admitted and has its hello."""

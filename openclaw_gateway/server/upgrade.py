@@ -3,13 +3,16 @@
 Owns the one place that touches hypercorn's inside: a `TCPServer` whose h11 protocol hands the upgrade request out
 instead of serving it (design C of the network facts). The upgrade may be the n-th request of a keep-alive connection.
 It must not know what a WebSocket session is; it returns the request and the bytes that came behind it, and lets go of
-every hypercorn object.
+every hypercorn object. Nearly every connection begins with a whole upgrade request: that one is read with hypercorn's
+parser (h11) and this module's checks, without building hypercorn's tasks around it (a sixth of what a connect costs).
+Everything else, bytes that cannot be read included, goes to hypercorn as it came.
 
 Invariants: h2c is never spoken (`Upgrade: h2c` and `PRI *` are refused: V57, a header-forging tunnel behind proxies
 that forward Upgrade); a request with both Transfer-Encoding and Content-Length is refused and its connection closed
 (RFC 9112 section 6.1); "100 Continue" is sent when the application first asks for the body, so never before admission
 (RFC 9110 section 10.1.1); refusals made here carry `SECURITY_HEADERS`; a head over `MAX_HEAD_BYTES` is answered 431
-even when it came in one piece; the stream is closed by hypercorn exactly when no upgrade was taken out.
+even when it came in one piece; a first head has `KEEP_ALIVE_SECONDS` in all, however its bytes come; the stream is
+closed by hypercorn exactly when no upgrade was taken out.
 
 tests/server/test_hypercorn_contract.py guards the members that are overridden here; hypercorn is pinned to 0.18.
 """
@@ -24,7 +27,7 @@ import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import Closed
+from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -92,6 +95,41 @@ def _has_two_lengths(request: h11.Request) -> bool:
     return {b"transfer-encoding", b"content-length"} <= {name for name, _ in request.headers}
 
 
+def _refused(request: h11.Request) -> int | None:
+    """The status that a head is refused with; None: it may pass."""
+    head = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
+    if head > MAX_HEAD_BYTES:
+        return 431
+    if _asks_for_http2(request) or _has_two_lengths(request):
+        return 400
+    if _is_upgrade(request) and request.http_version < b"1.1":  # RFC 6455 section 4.2.1: at least HTTP/1.1
+        return 400
+    return None
+
+
+def _is_upgrade(request: h11.Request) -> bool:
+    return request.method == b"GET" and _wants_websocket(request)
+
+
+def _taken_out(request: h11.Request, connection: h11.Connection) -> UpgradeRequest:
+    return UpgradeRequest(bytes(request.target), tuple(request.headers), bytes(connection.trailing_data[0]))
+
+
+def _upgrade_at_once(first: bytes) -> UpgradeRequest | None:
+    """The upgrade that is the whole of a connection's first bytes, or stands at their beginning; None: hypercorn's."""
+    if not first.startswith(b"GET ") or b"\r\n\r\n" not in first or b"websocket" not in first.lower():
+        return None
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+    try:
+        connection.receive_data(first)
+        request = connection.next_event()
+    except h11.RemoteProtocolError:
+        return None
+    if not isinstance(request, h11.Request) or _refused(request) is not None or not _is_upgrade(request):
+        return None
+    return _taken_out(request, connection)
+
+
 class _Inviting:
     """An application whose first look at the body sends for it (100 Continue), and that is told of the wire."""
 
@@ -115,18 +153,12 @@ class _HeadProtocol(H11Protocol):
     wire: Wire
 
     async def _create_stream(self, request: h11.Request) -> None:
-        head = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
-        if head > MAX_HEAD_BYTES:
-            await self._refuse(431)
-        elif _asks_for_http2(request) or _has_two_lengths(request):
-            await self._refuse(400)
-        elif request.method == b"GET" and _wants_websocket(request):
-            if request.http_version < b"1.1":  # RFC 6455 section 4.2.1: at least HTTP/1.1
-                await self._refuse(400)
-                return
-            raise _TakenOut(
-                UpgradeRequest(bytes(request.target), tuple(request.headers), bytes(self.connection.trailing_data[0]))
-            )
+        status = _refused(request)
+        if status is not None:
+            await self._refuse(status)
+        elif _is_upgrade(request):
+            assert isinstance(self.connection, h11.Connection)
+            raise _TakenOut(_taken_out(request, self.connection))
         else:
             app = self.app
             self.app = _Inviting(app, self._invite, self.wire)  # type: ignore[assignment]  # called just as AppWrapper is
@@ -160,6 +192,8 @@ class _HeadProtocol(H11Protocol):
 
 class _Connection(TCPServer):
     upgrade: UpgradeRequest | None = None
+    first: bytes = b""  # what was received already
+    head_by: float | None = None  # when the first head has to be there; None: from when it is waited for
 
     async def _read_data(self) -> None:
         stock = self.protocol.protocol
@@ -177,6 +211,7 @@ class _Connection(TCPServer):
             )
             head.wire = self.stream  # type: ignore[assignment]  # what `HttpServer.serve` gave it
         try:
+            await self.protocol.handle(RawData(self.first))
             await super()._read_data()
             # The peer has said all it will: without this an idle connection that it closed lingers for the keep-alive.
             await self.idle_task.stop()
@@ -186,6 +221,16 @@ class _Connection(TCPServer):
     async def _close(self) -> None:
         if self.upgrade is None:
             await super()._close()
+
+    async def _idle_timeout(self) -> None:
+        """hypercorn's, whose time begins when it is called: a first head must not get it twice."""
+        until, self.head_by = self.head_by, None
+        if until is None:
+            until = trio.current_time() + self.config.keep_alive_timeout
+        with trio.move_on_at(until):
+            await self.context.terminated.wait()
+        with trio.CancelScope(shield=True):
+            await self._initiate_server_close()
 
 
 class HttpServer:
@@ -203,19 +248,48 @@ class HttpServer:
         self._app = ASGIWrapper(app)
         self._context = WorkerContext(None)
         self._state = ConnectionState({})
+        self._silent: set[trio.CancelScope] = set()  # connections that have said nothing yet
 
     async def stop_idle(self) -> None:
         """Let idle keep-alive connections end now; requests under way finish."""
         await self._context.terminated.set()
+        for scope in self._silent:
+            scope.cancel()
 
     async def serve(self, wire: Wire) -> UpgradeRequest | None:
         """Serve one connection until it ends (None; the wire is closed) or asks for WebSocket (the wire is alive).
 
         Cancellation closes the wire. A peer that breaks the connection is not an error.
         """
+        head_by = trio.current_time() + self._config.keep_alive_timeout
+        first = await self._first_bytes(wire, head_by)
+        upgrade = _upgrade_at_once(first)
+        if upgrade is not None or not first:
+            return upgrade
         connection = _Connection(self._app, self._config, self._context, self._state, wire)  # type: ignore[arg-type]
+        connection.first, connection.head_by = first, head_by
         try:
             await connection.run()
         except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionError):
             pass  # the peer went away; hypercorn has closed the stream
         return connection.upgrade
+
+    async def _first_bytes(self, wire: Wire, head_by: float) -> bytes:
+        """What a connection begins with; ``b""`` where it ended, said nothing in time, or is to end now: it is dropped
+        then.
+        """
+        if self._context.terminated.is_set():
+            wire.abort()
+            return b""
+        first = b""
+        with trio.move_on_at(head_by) as waiting:
+            self._silent.add(waiting)
+            try:
+                first = await wire.receive_some()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+            finally:
+                self._silent.discard(waiting)
+        if not first:
+            wire.abort()
+        return first

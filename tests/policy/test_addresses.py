@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openclaw_gateway.policy import addresses
 from openclaw_gateway.policy.addresses import (
     canonical_ip,
     canonical_text,
@@ -133,3 +134,16 @@ def test_no_text_is_in_no_network() -> None:
     assert "1.2.3.4" in networks
     assert "garbage" not in networks
     assert 5 not in networks
+
+
+def test_rule8_what_is_remembered_of_addresses_is_capped() -> None:
+    for number in range(1, 3 * addresses.REMEMBERED):
+        text = f"2001:db8:{number:x}::1"
+        assert canonical_ip(text) == ip_address(text)
+        assert limiter_key(text) == f"2001:db8:{number:x}::/64"
+    assert addresses._known.cache_info().currsize == addresses.REMEMBERED == 1024
+    assert addresses._limiter_key.cache_info().currsize == addresses.REMEMBERED
+    before = addresses._known.cache_info()
+    assert canonical_ip("fe80::1%" + "z" * 100_000) == ip_address("fe80::1")
+    assert canonical_ip("x" * 100_000) is None
+    assert addresses._known.cache_info() == before, "what is long is not kept"

@@ -342,3 +342,22 @@ async def test_rule8_frames_parked_behind_a_connect_are_bounded_in_bytes_too(gat
             await peer.start("health", {"pad": "x" * 40_000})
         closed = await peer.wait_closed()
         assert (closed.code, closed.reason) == (1008, "too many pending handshake frames")
+
+
+async def test_hello_names_what_there_is_now(gateway: Gateway) -> None:
+    """The lists are encoded once and kept, until something is added or taken away."""
+
+    async def named() -> tuple[list[str], list[str]]:
+        async with connect_peer(gateway) as peer:
+            features = peer.hello["features"]
+            return features["methods"], features["events"]
+
+    methods, events = await named()
+    assert methods[0] == "connect"
+    assert "later.method" not in methods
+    assert "later.event" not in events
+    gateway.rpc.method("later.method", scope="operator.read")(lambda context, params: None)
+    gateway.events.declare(["later.event"])
+    assert await named() == ([*methods, "later.method"], [*events, "later.event"])
+    gateway.rpc.remove("later.method")
+    assert await named() == (methods, [*events, "later.event"])

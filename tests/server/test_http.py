@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import attrs
@@ -290,6 +290,38 @@ async def test_v46_a_head_that_does_not_come_ends_after_15_seconds(mock_clock: M
             pass
         await wait_all_tasks_blocked()
         assert gateway._server.wires == {}
+
+
+@pytest.mark.parametrize("begins", [b"", b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n"], ids=["silence", "half a head"])
+async def test_v46_a_head_has_15_seconds_in_all_however_its_bytes_come(mock_clock: MockClock, begins: bytes) -> None:
+    """The first bytes are waited for before hypercorn is: its own time must not begin anew with them."""
+    async with open_memory_gateway(CONFIG) as gateway, dial(gateway) as client:
+        await wait_all_tasks_blocked()
+        mock_clock.jump(14)
+        if begins:
+            await client.stream.send_all(begins)
+        await wait_all_tasks_blocked()
+        assert len(gateway._server.wires) == 1
+        mock_clock.jump(2)
+        with suppress(trio.BrokenResourceError):
+            while await client.stream.receive_some():
+                pass
+        await wait_all_tasks_blocked()
+        assert gateway._server.wires == {}
+
+
+async def test_life4_a_connection_that_has_said_nothing_does_not_hold_up_a_stop(gateway: Gateway) -> None:
+    async with dial(gateway), dial(gateway) as late:
+        await wait_all_tasks_blocked()
+        assert len(gateway._server.wires) == 2
+        await late.stream.send_all(b"GET /health HT")
+        await wait_all_tasks_blocked()
+        await gateway._server.http.stop_idle()
+        with trio.fail_after(1):
+            await gateway._server.wait_empty()
+        async with dial(gateway):  # one that was accepted a moment before
+            await wait_all_tasks_blocked()
+            assert gateway._server.wires == {}
 
 
 @pytest.mark.parametrize("after", ["nothing", "half a head", "a request"])

@@ -28,11 +28,13 @@ def test_v57_overridden_members_exist_with_their_signatures() -> None:
     assert _parameters(H11Protocol._check_protocol) == ["self", "event"]
     assert _parameters(TCPServer._read_data) == ["self"]
     assert _parameters(TCPServer._close) == ["self"]
+    assert _parameters(TCPServer._idle_timeout) == ["self"]
     assert _parameters(H11Protocol._send_h11_event) == ["self", "event"]
     assert _parameters(H11Protocol._send_error_response) == ["self", "status_code"]
     for function in (
         H11Protocol._create_stream, H11Protocol._send_h11_event, H11Protocol._send_error_response,
-        H11Protocol._check_protocol, TCPServer._read_data, TCPServer._close,
+        H11Protocol._check_protocol, TCPServer._read_data, TCPServer._close, TCPServer._idle_timeout,
+        TCPServer._initiate_server_close,
     ):  # fmt: skip
         assert inspect.iscoroutinefunction(function)
 
@@ -65,6 +67,13 @@ def test_v57_every_request_passes_our_check_before_hypercorn_can_switch_protocol
     assert handle.index("_check_protocol") < handle.index("_create_stream")
     assert upgrade._HeadProtocol._check_protocol is not H11Protocol._check_protocol
     assert "h2c" in inspect.getsource(h11_module)
+
+
+def test_v46_what_the_idle_task_does_is_what_ours_does() -> None:
+    source = inspect.getsource(TCPServer._idle_timeout)
+    assert "move_on_after(self.config.keep_alive_timeout)" in source
+    assert "await self.context.terminated.wait()" in source
+    assert "await self._initiate_server_close()" in source
 
 
 def test_v46_the_configuration_keys_that_bound_a_connection_exist() -> None:
