@@ -9,8 +9,8 @@ import attrs
 import pytest
 
 from openclaw_gateway import GatewayConfig
-from openclaw_gateway.agents import rows as agent_rows
 from openclaw_gateway.agents import references, subprocess, trimming
+from openclaw_gateway.agents import rows as agent_rows
 from openclaw_gateway.app import life
 from openclaw_gateway.approvals import door as approval_door
 from openclaw_gateway.approvals import offers as approval_offers

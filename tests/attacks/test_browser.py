@@ -321,7 +321,7 @@ async def test_v6_no_method_dials_an_address_of_the_caller(monkeypatch: pytest.M
 
 
 # Official clients may send these; whatever they hold is refused by name (and, above, never dialled).
-REFUSED_ADDRESSES = {
+REFUSED_ADDRESSES: dict[str, dict[str, Any]] = {
     "send.media_url": {"mediaUrl": "http://127.0.0.9/", "to": "1", "message": "x", "idempotencyKey": "k"},
     "send.media_urls": {"mediaUrls": ["http://127.0.0.9/"], "to": "1", "message": "x", "idempotencyKey": "k"},
     "sessions.create.project_git_url": {"projectGitUrl": "http://127.0.0.9/"},

@@ -115,7 +115,7 @@ async def test_a_node_fetches_its_certificate_and_comes_in_where_one_is_required
         path = keeping.certificate_file(gateway.urls[0])
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-        [record] = gateway._certificates.listed()
+        [record] = gateway._parts.services.certificates.listed()
         assert record.device_id == keeping.identity().device_id
         ask_for(gateway, "required")
         for session in gateway._core.registry:
@@ -123,26 +123,26 @@ async def test_a_node_fetches_its_certificate_and_comes_in_where_one_is_required
                 session.scope.close(CloseCode.SERVICE_RESTART, "to come in again")
         await node.until(connected=2)
         assert shown_by(gateway) == [record.device_id]
-        assert len(gateway._certificates.listed()) == 1, "what lasts is not fetched again"
+        assert len(gateway._parts.services.certificates.listed()) == 1, "what lasts is not fetched again"
 
 
 async def test_nothing_is_fetched_where_nothing_asks_for_it(tmp_path: Path, keeping: Keeping) -> None:
     asked: list[str] = []
     async with tls_gateway(tmp_path / "state", "off") as gateway:
-        issued = gateway._certificates.listed
+        issued = gateway._parts.services.certificates.listed
 
         def listed(device_id: str | None = None) -> list[CertificateRecord]:
             asked.append("list")
             return issued(device_id)
 
-        gateway._certificates.listed = listed  # type: ignore[method-assign]  # the only trace of having been asked
+        gateway._parts.services.certificates.listed = listed  # type: ignore[method-assign]  # the only trace of having been asked
         async with running(gateway, keeping) as node:
             await node.until()
             while not asked:
                 await trio.testing.wait_all_tasks_blocked(0.05)
             await trio.testing.wait_all_tasks_blocked(0.05)
         assert not keeping.certificate_file(gateway.urls[0]).exists()
-        assert gateway._certificates.listed() == []
+        assert gateway._parts.services.certificates.listed() == []
 
 
 async def test_v_a_revoked_certificate_is_left_out_and_replaced_once_the_node_is_in_again(
@@ -152,12 +152,12 @@ async def test_v_a_revoked_certificate_is_left_out_and_replaced_once_the_node_is
     async with tls_gateway(tmp_path / "state", "optional") as gateway, running(gateway, keeping) as node:
         await node.until(certified=True)
         first = keeping.certificate_file(gateway.urls[0]).read_bytes()
-        await gateway._certificates.revoke(keeping.identity().device_id)
+        await gateway._parts.services.certificates.revoke(keeping.identity().device_id)
         for session in gateway._core.registry:
             if session.role == "node":
                 session.scope.close(CloseCode.SERVICE_RESTART, "to come in again")
         await node.until(connected=2)
-        while not gateway._certificates.listed():
+        while not gateway._parts.services.certificates.listed():
             await trio.testing.wait_all_tasks_blocked(0.05)
         await node.until(connected=2, certified=True)
         while keeping.certificate_file(gateway.urls[0]).read_bytes() == first:
