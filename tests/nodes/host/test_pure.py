@@ -246,7 +246,7 @@ def test_s091_no_link_leads_to_the_near_end_of_a_tunnel(url: str, shared: bool) 
 
 
 def test_s091_a_request_id_of_a_hostile_gateway_stays_one_parameter() -> None:
-    link = approval_link("wss://g.example", "r 1&x=#/../\u202e\"")
+    link = approval_link("wss://g.example", 'r 1&x=#/../\u202e"')
     assert link == "https://g.example/nodes/approve?request=r%201%26x%3D%23%2F..%2F%E2%80%AE%22"
 
 
