@@ -124,9 +124,9 @@ async def _serve(loaded: LoadedConfig, overrides: dict[str, Any], lock: Instance
     """True where a restart was asked for."""
     import trio
 
-    from openclaw_gateway.cli.lean import leave_out_http2
+    from openclaw_gateway.cli.lean import leave_out_unused
 
-    leave_out_http2()
+    leave_out_unused()
     from openclaw_gateway.app import open_gateway
     from openclaw_gateway.config.secrets import resolve_auth
     from openclaw_gateway.ops.log import get_logger
