@@ -61,8 +61,10 @@ async def test_auth2_auth3_an_expired_token_says_so_and_one_round_trip_heals_it(
         device = Device()
         auth = await introduce(gateway.port, device)
         ahead = [0]
-        real = gateway.gatekeeper._now_ms
-        monkeypatch.setattr(gateway.gatekeeper, "_now_ms", lambda: real() + ahead[0])
+        keeper = gateway.gatekeeper
+        real = keeper._now_ms
+        for part in (keeper, keeper.credentials, keeper._measuring, keeper._enrolment):
+            monkeypatch.setattr(part, "_now_ms", lambda: real() + ahead[0])
         for place in ("deviceToken", "token"):
             ahead[0] = 0
             async with await Attacker.at(gateway.port) as client:
