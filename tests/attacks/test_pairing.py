@@ -265,7 +265,7 @@ async def test_v25_authority_that_is_taken_back_ends_the_socket_and_what_runs_on
                 break
             if got.json.get("type") == "res":
                 answers.append(got.json["id"])
-        assert trio.current_time() - at < 1.0
+        assert trio.current_time() - at < 5.0  # a second, and what a busy machine adds; the call under way takes ten
         assert answers == []
         assert victim._core.registry.of_device(device.id) == []
     again, outcome = await connect(far_port, device, scopes=["operator.read"], deviceToken=token)

@@ -144,7 +144,7 @@ async def kept_alive(port: int) -> AsyncIterator[trio.SocketStream]:
 
 
 async def ended(stream: trio.SocketStream) -> bool:
-    with trio.move_on_after(1):
+    with trio.move_on_after(1):  # of what stays open nothing else can be said
         try:
             return await stream.receive_some() == b""
         except trio.BrokenResourceError:

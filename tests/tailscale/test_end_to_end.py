@@ -474,7 +474,7 @@ async def test_ts1_health_is_there_within_a_second_whatever_tailscale_does(tmp_p
             try:
                 while b"listens on ws://" not in await process.stdout.receive_some(65_536):
                     pass
-                with trio.fail_after(1.0):
+                with trio.fail_after(5.0):  # a second, and what a busy machine adds
                     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
                         for path in ("health", "readyz"):
                             call = f"GET /{path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()

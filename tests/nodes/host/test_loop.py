@@ -213,7 +213,7 @@ async def test_it_stops_at_once_while_a_gateway_keeps_silent(keeping: Keeping) -
         began = trio.current_time()
         node.stop.set()
         await node.done.wait()
-        assert trio.current_time() - began < 2
+        assert trio.current_time() - began < 5  # the gateway's silence would last fifteen
 
 
 async def test_a_gateway_that_knows_none_of_the_announcements_is_served_all_the_same(keeping: Keeping) -> None:
