@@ -34,8 +34,9 @@ async function readable(page) {
     };
 
     // Somebody else's page, with the right secret: its form does nothing, and it cannot show ours in a frame.
-    const evil = await (await browser.newContext()).newPage();
-    await evil.route("http://evil.example/**", (route) => route.fulfill({ contentType: "text/html", body: "<!doctype html><title>evil</title>" }));
+    const strange = await browser.newContext();
+    await strange.route("http://evil.example/**", (route) => route.fulfill({ contentType: "text/html", body: "<!doctype html><title>evil</title>" }));
+    const evil = await strange.newPage();
     await evil.goto("http://evil.example/");
     const own = new URL(link);
     const fields = { step: "show", request: own.searchParams.get("request"), secret: token };
@@ -50,13 +51,14 @@ async function readable(page) {
       }, [`${own.origin}/nodes/approve`, fields]),
     ]);
     const foreign = answer.status();
-    await evil.goto("http://evil.example/");
-    const framed = await evil.evaluate((src) => new Promise((resolve) => {
+    const framing = await strange.newPage(); // the first is still on its way to the answer
+    await framing.goto("http://evil.example/");
+    const framed = await framing.evaluate((src) => new Promise((resolve) => {
       const frame = Object.assign(document.createElement("iframe"), { src });
       frame.onload = () => { try { resolve(frame.contentDocument !== null); } catch { resolve(true); } };
       document.body.append(frame);
     }).then(() => true), link).then(async () => {
-      const inner = evil.frames().find((frame) => frame !== evil.mainFrame());
+      const inner = framing.frames().find((frame) => frame !== framing.mainFrame());
       return (await inner.content()).includes("Approve a device");
     });
 
