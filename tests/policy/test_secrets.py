@@ -127,6 +127,10 @@ def test_v15_secrets_are_compared_nowhere_else(path: Path) -> None:
         # Both sides are the gateway's own: did the setting change?
         "server/credentials.py": {"password_hash"},
         "config/hookrules.py": {"secret"},
+        # A look-up by SHA-256 of 256 random bits: what its time could tell is a digest that leads nowhere.
+        "approvals/offers.py": {"digest"},
+        # Checksums of two messages, both in the store.
+        "queues/rows.py": {"digest"},
     }
     if path.relative_to(PACKAGE).parts[0] == "testing":
         return  # fakes of services, with secrets of nobody

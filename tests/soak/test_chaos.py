@@ -104,7 +104,7 @@ def test_rob1_100_pending_calls_that_die_with_their_client_leave_nothing(tmp_pat
             clients = [running.session() for _ in range(20)]
             for client in clients:
                 client.socket.sendall(request_frame("pending", "soak.hang"))
-            await_that("they hang", lambda: call("soak.census")["tasks"] >= before + 40)
+            await_that("they hang", lambda: call("soak.census")["hanging"] == 20)
             for client in clients:
                 client.close()
-            await_that("they are gone", lambda: call("soak.census")["tasks"] <= before)
+            await_that("they are gone", lambda: (now := call("soak.census"))["tasks"] <= before and not now["hanging"])

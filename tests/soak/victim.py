@@ -26,6 +26,7 @@ from openclaw_gateway.ops.health import rss_bytes
 from openclaw_gateway.pairing import devices
 
 TURN = float(os.environ.get("OPENCLAW_SOAK_TURN", "0"))  # seconds between a service's turns; 0: as in the product
+HANGING: list[Any] = []  # calls of ``soak.hang`` that have not ended
 PARTS = ("heartbeat", "loop", "tick", "health", "pairing", "config")
 
 
@@ -114,6 +115,7 @@ def census(gateway: Gateway) -> dict[str, Any]:
         "methodViews": len(gateway.rpc._views),
         "logWatched": sum(len(h._seen) for h in _log_files()),
         "storeWaiting": gateway._book._store.waiting,
+        "hanging": len(HANGING),
         "tasks": trio.lowlevel.current_statistics().tasks_living,
     }
 
@@ -160,7 +162,11 @@ def register(gateway: Gateway) -> None:
 
     @method("soak.hang", deadline=60.0, **admin)
     async def hang(context: Any, params: Any) -> None:
-        await trio.sleep_forever()
+        HANGING.append(context)
+        try:
+            await trio.sleep_forever()
+        finally:
+            HANGING.remove(context)
 
     @method("soak.fail", **admin)
     async def fail(context: Any, params: Any) -> dict[str, Any]:
