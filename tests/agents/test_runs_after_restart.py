@@ -232,7 +232,7 @@ async def test_a_session_that_is_only_in_waiting_questions_is_listed(
 
 
 async def test_cap_what_waits_is_held_without_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openclaw_gateway.queues.queue.LOOK_BATCH", 2)
+    monkeypatch.setattr("openclaw_gateway.queues.ledger.LOOK_BATCH", 2)
     with trio.fail_after(20):
         async with open_store(tmp_path) as store, open_queues(store, "inbound", clock=lambda: 1) as (inbound,):
             from openclaw_gateway.agents.records import encode_request
