@@ -22,8 +22,9 @@ from openclaw_gateway.agents.agent import Agent, AgentRegistry
 from openclaw_gateway.agents.broadcast import Broadcast
 from openclaw_gateway.agents.records import Reply, RunRequest
 from openclaw_gateway.agents.router import AgentRouter
-from openclaw_gateway.agents.runs import KINDS as RUNS
-from openclaw_gateway.agents.runs import AgentRuns, Run, waiting_runs
+from openclaw_gateway.agents.runs import AgentRuns, waiting_runs
+from openclaw_gateway.agents.runstate import KINDS as RUNS
+from openclaw_gateway.agents.runstate import Run
 from openclaw_gateway.agents.sessions import Sessions, open_sessions
 from openclaw_gateway.agents.trimming import TranscriptLimits
 from openclaw_gateway.config.schema import AgentEntry, GatewayConfig

@@ -22,7 +22,8 @@ from openclaw_gateway.agents.records import MAX_MESSAGE, Attachment, Message, Ru
 from openclaw_gateway.agents.references import resolution_view, with_short_id
 from openclaw_gateway.agents.router import AgentRouter, UnknownAgent
 from openclaw_gateway.agents.rows import Page
-from openclaw_gateway.agents.runs import AgentRuns, Ended, Past, Run, digest_of
+from openclaw_gateway.agents.runs import AgentRuns
+from openclaw_gateway.agents.runstate import Ended, Past, Run, digest_of
 from openclaw_gateway.agents.sessions import TooManySessions
 from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.queues import QueueFull

@@ -15,7 +15,8 @@ import trio
 from openclaw_gateway import Gateway, GatewayConfig
 from openclaw_gateway.agents.agent import EchoAgent, Emit
 from openclaw_gateway.agents.records import Attachment, Delta, Outcome, RunRequest, Turn
-from openclaw_gateway.agents.runs import ABORTED, FORGOTTEN, KIND, Run, waiting_runs
+from openclaw_gateway.agents.runs import waiting_runs
+from openclaw_gateway.agents.runstate import ABORTED, FORGOTTEN, KIND, Run
 from openclaw_gateway.config.schema import AgentEntry, AgentsConfig, AuthConfig
 from openclaw_gateway.errors import CallFailed
 from openclaw_gateway.queues import open_queues
