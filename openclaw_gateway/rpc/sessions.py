@@ -21,7 +21,7 @@ from openclaw_gateway.agents.router import AgentRouter
 from openclaw_gateway.agents.runs import AgentRuns
 from openclaw_gateway.agents.runstate import Run
 from openclaw_gateway.agents.sessions import Sessions
-from openclaw_gateway.rpc.chat import faults
+from openclaw_gateway.rpc.sessionfaults import faults
 from openclaw_gateway.rpc.table import CallContext, MethodTable, NoParams
 from openclaw_gateway.value import Value
 
