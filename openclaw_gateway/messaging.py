@@ -22,8 +22,9 @@ from openclaw_gateway.agents.agent import Agent, AgentRegistry
 from openclaw_gateway.agents.broadcast import Broadcast
 from openclaw_gateway.agents.records import Reply, RunRequest
 from openclaw_gateway.agents.router import AgentRouter
-from openclaw_gateway.agents.runs import KINDS as RUNS
-from openclaw_gateway.agents.runs import AgentRuns, Run, waiting_runs
+from openclaw_gateway.agents.runs import AgentRuns, waiting_runs
+from openclaw_gateway.agents.runstate import KINDS as RUNS
+from openclaw_gateway.agents.runstate import Run
 from openclaw_gateway.agents.sessions import Sessions, open_sessions
 from openclaw_gateway.agents.trimming import TranscriptLimits
 from openclaw_gateway.config.schema import AgentEntry, GatewayConfig
@@ -33,12 +34,16 @@ from openclaw_gateway.ops.health import now_ms
 from openclaw_gateway.pairing.senders import SenderGate
 from openclaw_gateway.queues import Effect, MessageQueue, NewMessage, QueuedMessage, Undeliverable, open_queues
 from openclaw_gateway.queues.records import MAX_PAYLOAD
+from openclaw_gateway.rpc import agent as agent_methods
 from openclaw_gateway.rpc import chat as chat_methods
+from openclaw_gateway.rpc import chatstartup as startup_methods
+from openclaw_gateway.rpc import history as history_methods
 from openclaw_gateway.rpc import models as model_methods
 from openclaw_gateway.rpc import queues as queue_methods
 from openclaw_gateway.rpc import sending as sending_methods
 from openclaw_gateway.rpc import sessions as session_methods
 from openclaw_gateway.rpc import sessionstart as start_methods
+from openclaw_gateway.rpc.asking import Asking
 from openclaw_gateway.rpc.table import MethodTable
 from openclaw_gateway.store import Store
 
@@ -184,10 +189,14 @@ class Messaging:
         queue_methods.register(table, queues=(self.inbound, self.outbound), at_once=at_once, audit=audit)
         models = model_methods.ModelMethods(lambda: self.models, clock=now_ms)
         model_methods.register(table, models)
-        chat = chat_methods.ChatMethods(
-            self.runs, self.router, view=session_methods.session_view, clock=now_ms, models=models.models
-        )
+        asking = Asking(self.runs, self.router, clock=now_ms)
+        chat = chat_methods.ChatMethods(asking, self.runs, self.router, clock=now_ms)
         chat_methods.register(table, chat)
+        history = history_methods.HistoryMethods(self.runs, self.router, view=session_methods.session_view)
+        history_methods.register(table, history)
+        startup = startup_methods.StartupMethods(history, self.sessions, self.router, models=models.models)
+        startup_methods.register(table, startup)
+        agent_methods.register(table, agent_methods.AgentMethods(asking, self.runs))
         sessions = session_methods.SessionMethods(self.runs, self.router, self.broadcast, clock=now_ms)
         session_methods.register(table, sessions)
         starts = start_methods.SessionStartMethods(

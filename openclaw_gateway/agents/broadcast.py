@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from openclaw_gateway.agents.records import AgentFailed, Delta, Message, Session
-from openclaw_gateway.agents.runs import Run, RunEvents
+from openclaw_gateway.agents.runstate import Run, RunEvents
 from openclaw_gateway.events.bus import EventBus, Listener
 from openclaw_gateway.queues import Effect
 

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 import trio
 
 from openclaw_gateway.agents.records import AgentFailed, Delta, Message
-from openclaw_gateway.agents.runs import AgentRuns, Run, RunEvents
+from openclaw_gateway.agents.runs import AgentRuns
+from openclaw_gateway.agents.runstate import Run, RunEvents
 from openclaw_gateway.queues import Effect
 
 __all__ = ["RunWatch", "WatchedEvents", "watched_events"]

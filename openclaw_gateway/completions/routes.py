@@ -39,7 +39,7 @@ from openclaw_gateway.completions.wire import (
     read_ask,
 )
 from openclaw_gateway.ops.log import get_logger
-from openclaw_gateway.rpc.chat import faults
+from openclaw_gateway.rpc.sessionfaults import faults
 from openclaw_gateway.rpc.table import CallError
 from openclaw_gateway.server.gatekeeper import Grant
 from openclaw_gateway.server.http import HttpApp, HttpReply, HttpRequest, Route, Write, json_reply

@@ -18,9 +18,10 @@ from openclaw_gateway.agents.broadcast import Broadcast, TooManySubscriptions
 from openclaw_gateway.agents.records import Session
 from openclaw_gateway.agents.references import resolution_view, with_short_id
 from openclaw_gateway.agents.router import AgentRouter
-from openclaw_gateway.agents.runs import AgentRuns, Run
+from openclaw_gateway.agents.runs import AgentRuns
+from openclaw_gateway.agents.runstate import Run
 from openclaw_gateway.agents.sessions import Sessions
-from openclaw_gateway.rpc.chat import faults
+from openclaw_gateway.rpc.sessionfaults import faults
 from openclaw_gateway.rpc.table import CallContext, MethodTable, NoParams
 from openclaw_gateway.value import Value
 

@@ -21,7 +21,8 @@ from openclaw_gateway.agents.records import Session
 from openclaw_gateway.agents.router import AgentRouter
 from openclaw_gateway.agents.runs import AgentRuns
 from openclaw_gateway.protocol.errors import wire_error
-from openclaw_gateway.rpc.chat import ChatMethods, SessionSendParams, faults
+from openclaw_gateway.rpc.chat import ChatMethods, SessionSendParams
+from openclaw_gateway.rpc.sessionfaults import faults
 from openclaw_gateway.rpc.sessions import MAX_LABEL, MAX_MODEL
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, camel
 from openclaw_gateway.value import Value

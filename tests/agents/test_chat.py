@@ -13,6 +13,7 @@ import trio.testing
 from openclaw_gateway import Gateway, GatewayConfig
 from openclaw_gateway.agents import rows as session_rows
 from openclaw_gateway.agents.agent import Emit
+from openclaw_gateway.agents.answering import Answering
 from openclaw_gateway.agents.records import MAX_REPLY, AgentFailed, Delta, Outcome, Reply, RunRequest, Turn
 from openclaw_gateway.agents.runs import AgentRuns
 from openclaw_gateway.config.schema import AgentEntry, AgentsConfig, AuthConfig
@@ -372,9 +373,9 @@ async def test_an_answer_whose_end_cannot_be_written_is_written_later_and_said_o
     agent = Scripted("once", "never")
     gateway.agents.register("main", agent)
     faults = [QueueFull("outbound", 1), StoreUnavailable("no disk")]
-    end, finish = AgentRuns._end, queue_rows.finish
+    end, finish = Answering._end, queue_rows.finish
 
-    def failing_end(self: AgentRuns, *args: Any) -> Any:
+    def failing_end(self: Answering, *args: Any) -> Any:
         if len(faults) == 2:
             raise faults.pop(0)
         return end(self, *args)
@@ -384,7 +385,7 @@ async def test_an_answer_whose_end_cannot_be_written_is_written_later_and_said_o
             raise faults.pop()
         return finish(*args, **keywords)
 
-    monkeypatch.setattr(AgentRuns, "_end", failing_end)
+    monkeypatch.setattr(Answering, "_end", failing_end)
     monkeypatch.setattr(queue_rows, "finish", failing_finish)
     async with connect_peer(gateway, token=TOKEN, scopes=ALL) as peer:
         await peer.request("chat.send", {"sessionKey": "main", "message": "m", "idempotencyKey": "r"})

@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from openclaw_gateway import Gateway, GatewayConfig
-from openclaw_gateway.agents.runs import Ended
+from openclaw_gateway.agents.runstate import Ended
 from openclaw_gateway.config.schema import (
     AgentDefaults,
     AgentEntry,

@@ -15,7 +15,8 @@ import trio
 from openclaw_gateway import Gateway, GatewayConfig
 from openclaw_gateway.agents.agent import EchoAgent, Emit
 from openclaw_gateway.agents.records import Attachment, Delta, Outcome, RunRequest, Turn
-from openclaw_gateway.agents.runs import ABORTED, FORGOTTEN, KIND, Run, waiting_runs
+from openclaw_gateway.agents.runs import waiting_runs
+from openclaw_gateway.agents.runstate import ABORTED, FORGOTTEN, KIND, Run
 from openclaw_gateway.config.schema import AgentEntry, AgentsConfig, AuthConfig
 from openclaw_gateway.errors import CallFailed
 from openclaw_gateway.queues import open_queues
@@ -232,7 +233,7 @@ async def test_a_session_that_is_only_in_waiting_questions_is_listed(
 
 
 async def test_cap_what_waits_is_held_without_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openclaw_gateway.queues.queue.LOOK_BATCH", 2)
+    monkeypatch.setattr("openclaw_gateway.queues.ledger.LOOK_BATCH", 2)
     with trio.fail_after(20):
         async with open_store(tmp_path) as store, open_queues(store, "inbound", clock=lambda: 1) as (inbound,):
             from openclaw_gateway.agents.records import encode_request

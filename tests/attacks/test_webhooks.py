@@ -67,7 +67,7 @@ def _hooks(gateway: Gateway) -> inbound.InboundHooks:
 
 def _messages(gateway: Gateway) -> int:
     """How many questions were ever accepted."""
-    return len(gateway.messaging.runs._runs) + len(gateway.messaging.runs._ended)
+    return len(gateway.messaging.runs._known)
 
 
 async def _post(port: int, name: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:

@@ -25,7 +25,7 @@ from openclaw_gateway.queues import (
     open_queues,
     rows,
 )
-from openclaw_gateway.queues.queue import Handler
+from openclaw_gateway.queues.handout import Handler
 from openclaw_gateway.queues.records import MAX_PAYLOAD
 from openclaw_gateway.store import StoreUnavailable, open_store
 
@@ -256,10 +256,10 @@ async def test_large_payloads_are_not_kept_in_memory(tmp_path: Path) -> None:
     async with open_queue(tmp_path) as queue:
         for number in range(6):
             await queue.put(message(number, payload=b"%d" % number * 1_000_000))
-        assert queue._at_hand <= 2 * 1024 * 1024
+        assert queue._contents.at_hand <= 2 * 1024 * 1024
         async with served(queue, seen):
             await wait_empty(queue)
-        assert queue._at_hand == 0
+        assert queue._contents.at_hand == 0
     assert [one.payload[:1] for one in seen.messages] == [b"0", b"1", b"2", b"3", b"4", b"5"]
 
 
@@ -341,7 +341,7 @@ async def test_who_was_uncertain_once_stays_so() -> None:
     seen = Seen(RetryLater("busy", 1), RetryLater("busy", 1))
     async with open_queue() as queue:
         await queue.put(message(1))
-        held = next(iter(queue._held.values()))
+        held = next(iter(queue._contents))
         held.message = attrs.evolve(held.message, uncertain=True)
         async with served(queue, seen):
             await wait_empty(queue)

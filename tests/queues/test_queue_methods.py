@@ -83,7 +83,7 @@ async def test_v51_what_people_wrote_is_for_administrators(gateway: Gateway) -> 
 @pytest.mark.expect_error_log("message given up")
 async def test_cap_dead_letters_that_had_to_go_are_in_the_audit_trail(gateway: Gateway) -> None:
     inbound = gateway.messaging.inbound
-    inbound._dead._most = 2
+    inbound._contents.dead._most = 2
     for number in range(5):
         await inbound.put(note(number))
     with trio.fail_after(10):
