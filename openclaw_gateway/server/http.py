@@ -182,6 +182,7 @@ class HttpApp:
             route = next((below for prefix, below in self.prefixes.items() if path.startswith(prefix)), None)
         return route
 
+
 def _canonical(path: bytes) -> bool:
     """One spelling per resource: no escapes, no empty, ``.`` or ``..`` segments. What is compared is what is served."""
     if not path.startswith(b"/") or b"//" in path or not _SAFE_PATH.issuperset(path):
