@@ -2,8 +2,8 @@
 
 Owns the steps of the page and what each of them needs. It must not decide anything about pairing nor know who may:
 whoever signs in passes the gatekeeper as with ``POST /rpc``, and everything that is shown or done is an answer of
-`device.pair.*` and `node.pair.*`, called as that person through `HttpApp.call`, with their scopes, refusals, ceilings
-and audit rows (V41).
+`device.pair.*` and `node.pair.*`, called as that person through `HttpMethods.call`, with their scopes, refusals,
+ceilings and audit rows (V41).
 
 Invariants: before somebody is admitted and may list requests, the answer does not depend on whether a request exists
 (V47: nor is the form read, where nobody could be admitted); a credential comes in the body or as Authorization, never
@@ -35,7 +35,10 @@ from openclaw_gateway.policy.origin import HttpVerdict, check_http_request
 from openclaw_gateway.protocol.errors import FORBIDDEN, UNAVAILABLE, WireError, hinted, wire_error
 from openclaw_gateway.rpc.table import CallError
 from openclaw_gateway.server.gatekeeper import Gatekeeper, Rejection
-from openclaw_gateway.server.http import BodyTooBig, HttpApp, HttpCaller, HttpReply, HttpRequest, bearer_of
+from openclaw_gateway.server.http import HttpApp, HttpReply, HttpRequest
+from openclaw_gateway.server.httpmethods import HttpCaller
+from openclaw_gateway.server.incoming import BodyTooBig
+from openclaw_gateway.server.routes import bearer_of
 from openclaw_gateway.server.underway import under_way
 
 __all__ = ["ApprovalDesk"]
@@ -327,7 +330,7 @@ class ApprovalDesk:
         """What a method answers this person. Raises `CallError`, and `_Answered` where he is somebody no longer."""
         caller = HttpCaller(grant=visit.sign_in.grant, peer=visit.peer)
         try:
-            answer = await self._http.call(caller, method, msgspec.Raw(msgspec.json.encode(params or {})))
+            answer = await self._http.methods.call(caller, method, msgspec.Raw(msgspec.json.encode(params or {})))
         except CallError as failed:
             if method.endswith(".list"):
                 raise _Answered(self._failed(failed.error, "")) from None

@@ -67,7 +67,7 @@ def audit(follow: bool, since: str | None, actions: tuple[str, ...], limit: int,
 def _check_actions(actions: tuple[str, ...]) -> None:
     import difflib
 
-    from openclaw_gateway.ops.auditchain import Action
+    from openclaw_gateway.ops.auditrows import Action
 
     known = [action.value for action in Action]
     for action in actions:

@@ -12,10 +12,11 @@ It knows the wire only as a peer: nothing here imports the server. `discover` fi
 from typing import TYPE_CHECKING, Any
 
 from openclaw_gateway.client.address import GatewayAddress
-from openclaw_gateway.client.connection import ClientEvent, GatewayClient, open_client
+from openclaw_gateway.client.connection import ClientEvent, GatewayClient
 from openclaw_gateway.client.errors import CallTimedOut, ClientClosed, ConnectFailed, Stage
 from openclaw_gateway.client.handshake import Credentials, Hello
 from openclaw_gateway.client.identity import DeviceIdentity, load_or_create_identity
+from openclaw_gateway.client.opening import open_client
 from openclaw_gateway.errors import CallFailed
 
 if TYPE_CHECKING:

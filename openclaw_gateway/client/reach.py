@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from openclaw_gateway.client.connection import GatewayClient, open_client
+from openclaw_gateway.client.connection import GatewayClient
 from openclaw_gateway.client.errors import ConnectFailed
 from openclaw_gateway.client.identity import DeviceIdentity, load_or_create_identity
+from openclaw_gateway.client.opening import open_client
 
 if TYPE_CHECKING:
     from openclaw_gateway.client.resolve import Target

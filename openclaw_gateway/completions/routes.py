@@ -42,7 +42,8 @@ from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.rpc.sessionfaults import faults
 from openclaw_gateway.rpc.table import CallError
 from openclaw_gateway.server.gatekeeper import Grant
-from openclaw_gateway.server.http import HttpApp, HttpReply, HttpRequest, Route, Write, json_reply
+from openclaw_gateway.server.http import HttpApp, HttpReply, HttpRequest, Route, json_reply
+from openclaw_gateway.server.routes import Write
 from openclaw_gateway.store import StoreError
 from openclaw_gateway.value import Value
 

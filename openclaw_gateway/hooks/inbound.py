@@ -57,7 +57,8 @@ from openclaw_gateway.policy.lockout import CredentialClass, FailureKey, Failure
 from openclaw_gateway.policy.secrets import compare
 from openclaw_gateway.protocol.wholetext import decode_whole
 from openclaw_gateway.queues import QueueFull
-from openclaw_gateway.server.http import BodyTooBig, HttpApp, HttpReply, HttpRequest, Route, json_reply, text_reply
+from openclaw_gateway.server.http import HttpApp, HttpReply, HttpRequest, Route, json_reply, text_reply
+from openclaw_gateway.server.incoming import BodyTooBig
 from openclaw_gateway.store import StoreError
 from openclaw_gateway.value import Value
 

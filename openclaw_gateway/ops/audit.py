@@ -2,7 +2,7 @@
 
 Owns the queue between those who record and the file, and the two promises: `AuditTrail.note` costs a few microseconds
 and is on the disk within about a second; `AuditTrail.commit` is on the disk when it returns. It must not know what an
-action means, and never sees credentials: there are no fields for them (`ops.auditchain.FIELDS`).
+action means, and never sees credentials: there are no fields for them (`ops.auditrows.FIELDS`).
 
 Theory of operation. Both put an entry into one queue, so the order in the file is the order of events. Whatever is
 queued is written by one job on the store's thread (design rule 10: no thread of our own): seal, append, fsync, and the
@@ -29,9 +29,10 @@ from typing import Any, Final
 import attrs
 import trio
 
-from openclaw_gateway.ops.auditchain import Action, Head, compose, read_row, seal
+from openclaw_gateway.ops.auditchain import Head, read_row, seal
 from openclaw_gateway.ops.auditfile import AuditFile, Written, stamp, tail_lines
 from openclaw_gateway.ops.auditrepeat import Entry, Repeats
+from openclaw_gateway.ops.auditrows import Action, compose
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.store import Store, StoreError, StoreUnavailable
 

@@ -24,7 +24,8 @@ from typing import Any, Final
 
 import attrs
 
-from openclaw_gateway.ops.auditchain import MAX_LINE_BYTES, Action, Head, check_line, compose, read_row, seal
+from openclaw_gateway.ops.auditchain import MAX_LINE_BYTES, Head, check_line, read_row, seal
+from openclaw_gateway.ops.auditrows import Action, compose
 from openclaw_gateway.ops.statedir import StateDirUnsafe, ensure_private_dir, fsync_dir
 from openclaw_gateway.value import Value
 

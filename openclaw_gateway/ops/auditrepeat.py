@@ -16,7 +16,7 @@ from typing import Final
 
 import attrs
 
-from openclaw_gateway.ops.auditchain import Action
+from openclaw_gateway.ops.auditrows import Action
 from openclaw_gateway.value import Value
 
 __all__ = ["Entry", "Repeats"]

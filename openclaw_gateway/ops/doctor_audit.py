@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from openclaw_gateway.ops.doctor_checks import found
 
 if TYPE_CHECKING:
-    from openclaw_gateway.ops.auditchain import Report
+    from openclaw_gateway.ops.auditwalk import Report
     from openclaw_gateway.ops.doctor import Finding, Patient
 
 __all__ = ["audit", "examine_trail"]
@@ -22,8 +22,8 @@ def examine_trail(state_dir: Path) -> Report | None:
     """Check every row of every generation; None where no trail was ever begun. Raises OSError and `sqlite3.Error`
     where the files or the store are there and cannot be read."""
     from openclaw_gateway.ops.audit import audit_folder, read_head
-    from openclaw_gateway.ops.auditchain import verify
     from openclaw_gateway.ops.auditfile import opened, read_lines
+    from openclaw_gateway.ops.auditwalk import verify
 
     # The head first: while a gateway writes, the files may be ahead of it and never behind.
     anchor = read_head(state_dir)

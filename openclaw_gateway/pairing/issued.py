@@ -1,9 +1,9 @@
 """What a device is handed: its token while that lives, and one family of refresh tokens per (device, role).
 
-Owns the families and every change of a token that no person decides: renewal of an expired one for a device that
-authenticated afresh, rotation by refresh token, and the end of a family whose spent token came back. Rules of time and
-count are `policy.tokenlife`'s, secrets are `pairing.tokens`', records are the book's. It must not know connections:
-``on_reuse`` tells the shell whose sessions to close.
+Owns the view of the families in memory and every change of a token that no person decides: renewal of an expired one
+for a device that authenticated afresh, rotation by refresh token, and the end of a family whose spent token came back.
+Rules of time and count are `policy.tokenlife`'s, rows are `pairing.familyrows`', secrets are `pairing.tokens`', records
+are the book's. It must not know connections: ``on_reuse`` tells the shell whose sessions to close.
 
 Invariants: each change is decided and written in one job of the store, together with the device's record, and memory
 follows in the order of commits, so neither a crash nor a race leaves a refresh token good twice; a family is bound to
@@ -15,7 +15,6 @@ A rotation takes no authority from anybody but the same device, so it renews no 
 
 from __future__ import annotations
 
-import hmac
 import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -26,18 +25,12 @@ import attrs
 import trio
 
 from openclaw_gateway.errors import GatewayError
-from openclaw_gateway.pairing import rows
+from openclaw_gateway.pairing import familyrows
 from openclaw_gateway.pairing.devices import DeviceBook, DeviceBookUnreadable
+from openclaw_gateway.pairing.familyrows import Family, Written
 from openclaw_gateway.pairing.records import PairedDevice
-from openclaw_gateway.pairing.tokens import DeviceTokens
 from openclaw_gateway.policy.secrets import looks_like_setup_code
-from openclaw_gateway.policy.tokenlife import (
-    GRACE_MS,
-    FamilyState,
-    LifeRules,
-    RefreshVerdict,
-    decide_refresh,
-)
+from openclaw_gateway.policy.tokenlife import GRACE_MS, LifeRules, RefreshVerdict, decide_refresh
 from openclaw_gateway.store import Store, StoreError
 from openclaw_gateway.value import Value
 
@@ -92,41 +85,6 @@ class Handout(Value):
         return {key: value for key, value in out.items() if value is not None}
 
 
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Family(Value):
-    """One row of ``refresh_families``. ``bound`` is the digest of the device token that the family belongs to."""
-
-    device_id: str
-    role: str
-    family: bytes
-    uses: int
-    issued_at_ms: int
-    bound: bytes = attrs.field(repr=False)
-    revoked_at_ms: int | None = None
-
-    def belongs_to(self, record: PairedDevice) -> bool:
-        return hmac.compare_digest(self.bound, record.token_digest)
-
-    def state(self, *, settled: bool) -> FamilyState:
-        return FamilyState(
-            uses=self.uses, issued_at_ms=self.issued_at_ms, revoked=self.revoked_at_ms is not None, settled=settled
-        )
-
-    def usable(self, rules: LifeRules, now: int) -> bool:
-        """True where its newest refresh token would be taken now."""
-        return decide_refresh(self.state(settled=True), self.uses, rules, now) is RefreshVerdict.ROTATE
-
-
-@attrs.frozen(eq=False, repr=False)
-class _Written(Value):
-    """What a job left: all records of the device, and its family in the role that was meant."""
-
-    records: tuple[PairedDevice, ...]
-    record: PairedDevice | None
-    family: Family | None
-    verdict: RefreshVerdict | None = None
-
-
 class IssuedTokens:
     """What `open_issued_tokens` yields. Belongs to the store's Trio run; ``rules`` change on a reload."""
 
@@ -169,7 +127,8 @@ class IssuedTokens:
         rules = self.rules
         await self._load_once()
         if self._wants_change(record, now, afresh=afresh):
-            work = partial(_renew, record=record, rules=rules, now=now, tokens=self._book.tokens, afresh=afresh)
+            tokens = self._book.tokens
+            work = partial(familyrows.renew, record=record, rules=rules, now=now, tokens=tokens, afresh=afresh)
             done = await self._store.run(work, then=self._follow, precious=True)
             record = done.record or record
         return self._handout(record, now)
@@ -225,8 +184,9 @@ class IssuedTokens:
             raise RefreshRefused("wrong")
         settled = self._settled.get(claim.family) == self._families[owner].uses
         work = partial(
-            _rotate, owner=owner, name=claim.family, use=claim.use, rules=rules, now=now, tokens=tokens, settled=settled
-        )
+            familyrows.rotate, owner=owner, name=claim.family, use=claim.use, rules=rules, now=now, tokens=tokens,
+            settled=settled,
+        )  # fmt: skip
         likely = decide_refresh(self._families[owner].state(settled=settled), claim.use, rules, now)
         revokes = likely is RefreshVerdict.REUSED
         done = await self._store.run(partial(work, may_end=revokes), then=self._follow, revokes=revokes)
@@ -235,7 +195,7 @@ class IssuedTokens:
         assert done is not None
         return self._answer(done, now)
 
-    def _answer(self, done: _Written, now: int) -> Handout:
+    def _answer(self, done: Written, now: int) -> Handout:
         match done.verdict:
             case RefreshVerdict.ROTATE | RefreshVerdict.REPEAT:
                 assert done.record is not None
@@ -253,7 +213,7 @@ class IssuedTokens:
 
     async def reload(self) -> None:
         """Read the families anew. Raises `StoreError`."""
-        await self._store.run(_load, then=self._apply_all)
+        await self._store.run(familyrows.load, then=self._apply_all)
 
     async def _load_once(self) -> None:
         if not self._loaded:
@@ -276,7 +236,7 @@ class IssuedTokens:
         self._owner = {family.family: key for key, family in self._families.items()}
         self._loaded = True
 
-    def _follow(self, done: _Written | None) -> None:
+    def _follow(self, done: Written | None) -> None:
         if done is None:
             return
         self._book.follow(done.records)
@@ -301,90 +261,3 @@ async def open_issued_tokens(store: Store, book: DeviceBook, rules: LifeRules) -
     with suppress(StoreError, sqlite3.Error):
         await issued.reload()
     yield issued
-
-
-# --- jobs of the store (each may run again from the start, see Store.run)
-
-_COLUMNS: Final = "device_id, role, family, uses, issued_at_ms, bound, revoked_at_ms"
-_SELECT: Final = f"SELECT {_COLUMNS} FROM refresh_families"  # noqa: S608 - constants
-_REPLACE: Final = f"INSERT OR REPLACE INTO refresh_families ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-
-
-def _load(db: sqlite3.Connection) -> list[Family]:
-    return [_family(row) for row in db.execute(_SELECT)]
-
-
-def _family(row: tuple[Any, ...]) -> Family:
-    return Family(**dict(zip(_COLUMNS.split(", "), row, strict=True)))
-
-
-def _read(db: sqlite3.Connection, device_id: str, role: str) -> Family | None:
-    row = db.execute(f"{_SELECT} WHERE device_id = ? AND role = ?", (device_id, role)).fetchone()
-    return _family(row) if row is not None else None
-
-
-def _write(db: sqlite3.Connection, family: Family) -> Family:
-    db.execute(_REPLACE, attrs.astuple(family))
-    return family
-
-
-def _live(records: tuple[PairedDevice, ...], role: str) -> PairedDevice | None:
-    return next((record for record in records if record.role == role and record.live), None)
-
-
-def _renew(
-    db: sqlite3.Connection, *, record: PairedDevice, rules: LifeRules, now: int, tokens: DeviceTokens, afresh: bool
-) -> _Written:
-    """Replace what has lived its life, as `IssuedTokens.hand_out` says; decided on what the database holds now."""
-    device_id, role = record.device_id, record.role
-    records = rows.records_of(db, device_id)
-    live = _live(records, role)
-    if live is None:
-        return _Written(records, None, None)
-    family = _read(db, device_id, role)
-    if afresh and (rules.expired(live.token_issued_at_ms, now) or tokens.issue(live) is None):
-        records = rows.reissue(db, device_id, role, now, tokens)
-        live = _live(records, role)
-        assert live is not None
-    if rules.refreshes:
-        bound = family is not None and family.belongs_to(live)
-        if not bound or (afresh and family is not None and not family.usable(rules, now)):
-            fresh = Family(
-                device_id=device_id, role=role, family=tokens.new_family(), uses=0, issued_at_ms=now,
-                bound=live.token_digest,
-            )  # fmt: skip
-            family = _write(db, fresh)
-    return _Written(records, live, family)
-
-
-def _rotate(
-    db: sqlite3.Connection,
-    *,
-    owner: tuple[str, str],
-    name: bytes,
-    use: int,
-    rules: LifeRules,
-    now: int,
-    tokens: DeviceTokens,
-    settled: bool,
-    may_end: bool,
-) -> _Written | None:
-    """Carry out `decide_refresh` in one transaction. None: the family would have to end, and this job may not."""
-    records = rows.records_of(db, owner[0])
-    record, family = _live(records, owner[1]), _read(db, *owner)
-    if record is None or family is None or family.family != name or not family.belongs_to(record):
-        return _Written(records, record, family, RefreshVerdict.REVOKED)
-    verdict = decide_refresh(family.state(settled=settled), use, rules, now)
-    if verdict is RefreshVerdict.REUSED and not may_end:
-        return None
-    if verdict not in {RefreshVerdict.ROTATE, RefreshVerdict.REUSED}:
-        return _Written(records, record, family, verdict)
-    records = rows.reissue(db, *owner, now, tokens)
-    record = _live(records, owner[1])
-    assert record is not None
-    if verdict is RefreshVerdict.ROTATE:
-        family = attrs.evolve(family, uses=family.uses + 1, issued_at_ms=now, bound=record.token_digest)
-    else:
-        # The new device token is handed to nobody: the device has to authenticate afresh.
-        family = attrs.evolve(family, revoked_at_ms=now, bound=record.token_digest)
-    return _Written(records, record, _write(db, family), verdict)

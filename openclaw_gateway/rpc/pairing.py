@@ -20,7 +20,7 @@ from typing import Any, Final
 import attrs
 
 from openclaw_gateway.ops.audit import AuditTrail
-from openclaw_gateway.ops.auditchain import Action
+from openclaw_gateway.ops.auditrows import Action
 from openclaw_gateway.ops.health import now_ms
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.pairing.decisions import (

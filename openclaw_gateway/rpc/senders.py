@@ -20,7 +20,7 @@ import attrs
 from openclaw_gateway.errors import LocalProtocolError
 from openclaw_gateway.nodes.surfaces import SurfacesUnreadable
 from openclaw_gateway.ops.audit import AuditTrail
-from openclaw_gateway.ops.auditchain import Action
+from openclaw_gateway.ops.auditrows import Action
 from openclaw_gateway.pairing.devices import DeviceBook, DeviceBookUnreadable
 from openclaw_gateway.pairing.overview import Overview, PairingRow, device_source, sender_source
 from openclaw_gateway.pairing.sender_records import DEFAULT_ACCOUNT, Sender, SenderKey

@@ -17,7 +17,8 @@ import trio
 from openclaw_gateway.channels.adapter import WebhookRequest
 from openclaw_gateway.channels.hub import ChannelHub
 from openclaw_gateway.server.gatekeeper import Grant
-from openclaw_gateway.server.http import BodyTooBig, HttpApp, HttpReply, HttpRequest, Route, text_reply
+from openclaw_gateway.server.http import HttpApp, HttpReply, HttpRequest, Route, text_reply
+from openclaw_gateway.server.incoming import BodyTooBig
 
 __all__ = ["PREFIX", "add_channel_webhooks"]
 

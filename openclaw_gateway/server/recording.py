@@ -15,8 +15,8 @@ from openclaw_gateway.config.schema import GatewayConfig
 from openclaw_gateway.config.secrets import ResolvedAuth
 from openclaw_gateway.config.watch import ConfigChange
 from openclaw_gateway.ops.audit import Action, AuditTrail
-from openclaw_gateway.pairing.devices import RequestOutcome
 from openclaw_gateway.pairing.issued import Handout
+from openclaw_gateway.pairing.outcomes import RequestOutcome
 from openclaw_gateway.pairing.records import BookEvent, PairedDevice
 from openclaw_gateway.pairing.setupcodes import RedeemedCode
 from openclaw_gateway.policy.admission import AdmissionQuestion, Refused

@@ -15,7 +15,9 @@ import trio
 
 from openclaw_gateway.ops.log import get_logger
 from openclaw_gateway.server.gatekeeper import Gatekeeper, Grant, Rejection
-from openclaw_gateway.server.http import BodyTooBig, HttpApp, HttpReply, HttpRequest, Route, json_reply, refuse
+from openclaw_gateway.server.http import HttpApp, HttpReply, HttpRequest, Route, json_reply
+from openclaw_gateway.server.incoming import BodyTooBig
+from openclaw_gateway.server.routes import refuse
 
 __all__ = ["PATH", "add_refresh"]
 

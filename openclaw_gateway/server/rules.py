@@ -20,7 +20,7 @@ from openclaw_gateway.policy.tokenlife import LifeRules
 from openclaw_gateway.policy.vouching import SECRET_HEADER, VouchRules
 from openclaw_gateway.server.core import Limits
 from openclaw_gateway.server.gatekeeper import GatekeeperRules
-from openclaw_gateway.server.http import HttpRules
+from openclaw_gateway.server.origins import HttpRules
 
 __all__ = [
     "gatekeeper_rules",

@@ -1,15 +1,11 @@
-"""One WebSocket connection from the 101 to the last byte: reader, answers, events, and one exit path.
+"""One WebSocket connection from the 101 to the last byte: answers, events, and one exit path.
 
-Owns the life of a connection (checklist S024-S026, S044-S051). It drives `websockets`' sans-IO protocol straight from
-the stream, one receive at a time (design.md, ground truths). It must not know how a peer is admitted
-(`server.handshake`, `server.gatekeeper`), how its calls are carried out (`server.calls`, `rpc`), or how bytes leave
-(`server.writer`).
+Owns the life of a connection (checklist S044-S051). It must not know how frames become messages (`server.reader`), how
+a peer is admitted (`server.handshake`, `server.gatekeeper`), how its calls are carried out (`server.calls`, `rpc`), or
+how bytes leave (`server.writer`).
 
-Invariants: the reader never waits for the application, so pings, pongs and closes always flow (design rule 6); every
-wait before admission has a deadline (rule 8); whatever ends the connection, `_leave` then `_goodbye` run once, in this
-order (rule 9); an exception in here ends this connection and no other (rule 5).
-
-The sans-IO core yields frames; what it leaves to us of them is in `server.frames`.
+Invariants: every wait before admission has a deadline (rule 8); whatever ends the connection, `_leave` then `_goodbye`
+run once, in this order (rule 9); an exception in here ends this connection and no other (rule 5).
 """
 
 from __future__ import annotations
@@ -20,9 +16,6 @@ from time import monotonic
 from typing import Any, Final
 
 import trio
-from websockets.exceptions import PayloadTooBig
-from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN, SERVER, Protocol
 
 from openclaw_gateway.events.bus import OutgoingEvent
 from openclaw_gateway.ops.log import get_logger
@@ -34,9 +27,10 @@ from openclaw_gateway.server.calls import Calls
 from openclaw_gateway.server.closing import CloseScope
 from openclaw_gateway.server.core import ServerCore
 from openclaw_gateway.server.dialect import OPENCLAW, Dialect, event_frame, event_parts
-from openclaw_gateway.server.frames import Fragments, close_frame, id_of_oversized, is_utf8, known_code
+from openclaw_gateway.server.frames import close_frame, id_of_oversized
 from openclaw_gateway.server.gatekeeper import Grant, TransportCredential
 from openclaw_gateway.server.handshake import PRE_AUTH_BYTES, Handshake
+from openclaw_gateway.server.reader import Reader
 from openclaw_gateway.server.recording import record_channel
 from openclaw_gateway.server.secure import ChannelFault, SecureLink
 from openclaw_gateway.server.wire import Wire
@@ -47,7 +41,6 @@ __all__ = ["Session"]
 GOODBYE_SECONDS: Final = 2.0
 CUT_SECONDS: Final = 0.8  # the same where authority was taken back: all is over within a second (AUTH-5)
 
-TEXT, BINARY, CONT, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PONG
 log = get_logger("session")
 
 
@@ -57,12 +50,9 @@ class Session:
     __slots__ = (
         "_core",
         "_dialect",
-        "_fragments",
         "_handshake",
         "_inner",
-        "_last",
-        "_on_message",
-        "_protocol",
+        "_reader",
         "_secure",
         "_tasks",
         "_wrap",
@@ -77,7 +67,6 @@ class Session:
         "ping_mark",
         "pong_by",
         "progress",
-        "received",
         "role",
         "scope",
         "scopes",
@@ -94,7 +83,6 @@ class Session:
         self.peer = peer
         self.conn_id = conn_id
         self.opened_at = monotonic()
-        self._protocol = Protocol(SERVER, state=OPEN, max_size=PRE_AUTH_BYTES, logger=core.frame_logger)
         self.scope = CloseScope()
         self._tasks: trio.Nursery | None = None
         self.writer = Writer(
@@ -111,13 +99,19 @@ class Session:
         self.dialect = dialect.name  # until the first frame says that it is JSON-RPC
         self.calls = Calls(self, core, dialect)
         self._handshake = Handshake(self, core, credential, dialect, nonce=nonce)
-        self._on_message = self._handshake.message
+        self._reader = Reader(
+            wire,
+            self.writer,
+            self.scope,
+            limit=PRE_AUTH_BYTES,
+            on_message=self._handshake.message,
+            on_pong=self._ponged,
+            on_too_big=self._too_big,
+            logger=core.frame_logger,
+        )
         self._secure: SecureLink | None = None  # from a greeting on
-        self._inner = self._on_message  # who takes what comes out of the secure channel
+        self._inner = self._reader.on_message  # who takes what comes out of the secure channel
         self._wrap: Callable[[bytes], bytes] = dialect.wrap  # a body as the frame in which it leaves
-        self._fragments: Fragments | None = None
-        self._last = b""  # the Close frame that the sans-IO core wrote as an echo
-        self.received = 0  # bytes; the watchdog reads it as a sign of life
         self.ping_at = 0.0  # fields of server.heartbeat
         self.ping_mark: int | None = None
         self.pong_by: float | None = None
@@ -150,6 +144,11 @@ class Session:
     def secure(self) -> bool:
         """Whether all that is said here travels through an end-to-end encrypted channel."""
         return self._secure is not None and self._secure.ready
+
+    @property
+    def received(self) -> int:
+        """Bytes so far; the watchdog reads it as a sign of life."""
+        return self._reader.received
 
     @property
     def connected_for(self) -> float:
@@ -185,51 +184,12 @@ class Session:
 
     async def _barrier(self, trailing: bytes) -> None:
         try:
-            await self._read(trailing)
+            await self._reader.run(trailing)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._broken()
         except Exception as exc:
             log.exception("connection failed", exc=exc, conn_id=self.conn_id)
             self.scope.close(CloseCode.INTERNAL_ERROR, "internal error")
-
-    async def _read(self, data: bytes) -> None:
-        protocol, writer, receive = self._protocol, self.writer, self.wire.receive_some
-        if not data:
-            data = await receive()
-        while data:
-            if self.scope.cause is not None:
-                return  # what came in the moment in which the connection was given up is not carried out any more
-            self.received += len(data)
-            at_boundary = not protocol.reader.buffer
-            protocol.receive_data(data)
-            for frame in protocol.events_received():
-                self._frame(frame)  # type: ignore[arg-type]
-                if self.scope.closing:
-                    return
-            if protocol.writes:
-                control = b"".join(protocol.data_to_send())
-                if protocol.state is not OPEN:
-                    self._protocol_ended(control, data if at_boundary else b"")
-                    return
-                writer.push(control)
-            writer.flush()
-            data = await receive()
-        self.scope.close(CloseCode.ABNORMAL, "connection lost", by_peer=True, abrupt=True)
-
-    def _protocol_ended(self, control: bytes, data: bytes) -> None:
-        """The peer said Close (echo it as it came) or broke the protocol (say so in our words)."""
-        protocol = self._protocol
-        if protocol.parser_exc is None:
-            received = protocol.close_rcvd
-            self._last = control
-            code = received.code if received is not None else CloseCode.NO_STATUS
-            reason = received.reason if received is not None else ""
-            self.scope.close(known_code(code), reason, by_peer=True)
-        elif isinstance(protocol.parser_exc, PayloadTooBig):
-            self._too_big(data)
-        else:
-            code = protocol.close_sent.code if protocol.close_sent is not None else CloseCode.PROTOCOL_ERROR
-            self.scope.close(known_code(code), str(protocol.parser_exc))
 
     def _too_big(self, data: bytes) -> None:
         """Answer with the request's id where it can be read, then 1009 (C13, WS-1). Strangers are told nothing."""
@@ -241,36 +201,6 @@ class Session:
         if id_ is not None:
             self.reply_error(id_, error)
         self.scope.close(CloseCode.TOO_BIG, error.message)
-
-    # --- frames
-
-    def _frame(self, frame: Frame) -> None:
-        opcode = frame.opcode
-        if opcode is TEXT or opcode is BINARY:
-            if frame.fin:
-                data = bytes(frame.data)  # the same object where it is bytes already
-                if opcode is TEXT and not data.isascii() and not is_utf8(data):
-                    self.scope.close(CloseCode.INVALID_DATA, "text is not UTF-8")
-                    return
-                self._on_message(data)
-            else:
-                self._fragments = Fragments(text=opcode is TEXT)
-                self._fragment(frame)
-        elif opcode is CONT:
-            self._fragment(frame)
-        elif opcode is PONG:
-            self.ping_mark = self.pong_by = None
-
-    def _fragment(self, frame: Frame) -> None:
-        assert self._fragments is not None
-        try:
-            data = self._fragments.add(frame)
-        except UnicodeDecodeError:
-            self.scope.close(CloseCode.INVALID_DATA, "text is not UTF-8")
-            return
-        if data is not None:
-            self._fragments = None
-            self._on_message(data)
 
     # --- the secure channel: only for those who greeted
 
@@ -299,7 +229,7 @@ class Session:
         """Let everything from here on, in both directions, go through ``link``."""
         self._secure = link
         self._wrap = link.wrap
-        self._on_message = self._sealed_message
+        self._reader.on_message = self._sealed_message
 
     def open(self, grant: Grant) -> None:
         """Be admitted: from here on calls are taken. Synchronous, so that nothing comes between verdict and session."""
@@ -309,10 +239,10 @@ class Session:
         self.calls.allow()
         self._inner = self.calls.jsonrpc_message if self.dialect == "jsonrpc" else self.calls.openclaw_message
         if self._secure is None:
-            self._on_message = self._inner
-            self._protocol.max_message_size = core.limits.max_payload
+            self._reader.on_message = self._inner
+            self._reader.accept(core.limits.max_payload)
         else:
-            self._protocol.max_message_size = self._secure.sealed_size(core.limits.max_payload)
+            self._reader.accept(self._secure.sealed_size(core.limits.max_payload))
         core.registry.admitted(self)
         self.wire.leave_to_watchdog()
 
@@ -357,6 +287,9 @@ class Session:
         else:  # sealed for one peer: these bytes can be nobody else's
             writer.send(self._wrap(b"".join(event_parts(self._dialect, self.dialect, event, seq))))
         return not self.scope.closing
+
+    def _ponged(self) -> None:
+        self.ping_mark = self.pong_by = None
 
     def ping(self) -> int:
         """Queue a ping with an empty payload; returns the writer's mark at which it has been flushed."""
@@ -409,7 +342,7 @@ class Session:
         assert cause is not None
         if cause.abrupt:
             return
-        last = self._last or close_frame(cause.close)
+        last = self._reader.echo or close_frame(cause.close)
         self.writer.finish(last, keep_pending=cause.close.reason != "slow consumer")
         await self.writer.wait_drained()
         await self.wire.send_eof()

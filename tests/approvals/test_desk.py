@@ -285,10 +285,10 @@ async def test_v60_trouble_with_the_store_decides_nothing(
         patch.setattr(gateway._book._store, "run", full)
         page: Page = await visitor.press(shown, "approve")
         assert (page.status, page.heading) == (503, "Nothing was done")
-    monkeypatch.setattr(gateway._book, "_fault", "damaged")
+    monkeypatch.setattr(gateway._book._known, "fault", "damaged")
     page = await visitor.show(request_id, TOKEN)
     assert page.status == 503
-    assert gateway._book._devices == {}
+    assert gateway._book._known._devices == {}
 
 
 def test_a_start_does_not_pay_for_the_page() -> None:

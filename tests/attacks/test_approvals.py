@@ -33,8 +33,7 @@ from openclaw_gateway.config.schema import (
 from openclaw_gateway.config.secrets import resolve_auth
 from openclaw_gateway.policy.lockout import FailureLedger, LockoutRules
 from openclaw_gateway.policy.network import Arrival, Ceiling
-from openclaw_gateway.server import http as server_http
-from openclaw_gateway.server import underway
+from openclaw_gateway.server import incoming, underway
 from openclaw_gateway.testing import connect_peer, open_memory_gateway
 from tests.approvals.visitor import FAR, PATH, Page, Visitor, knock
 
@@ -606,7 +605,7 @@ async def test_v47_a_form_is_small_whoever_sends_it(victim: Gateway) -> None:
 
 
 async def test_v47_a_form_that_drips_is_given_up(victim: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_http, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(incoming, "BODY_SECONDS", 0.2)
     async with await Attacker.at(victim.port) as client:
         head = "Host: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n"
         await client.send(f"POST {PATH} HTTP/1.1\r\n{head}\r\nstep=".encode())

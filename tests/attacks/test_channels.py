@@ -19,8 +19,7 @@ from openclaw_gateway import Gateway, GatewayConfig, open_gateway
 from openclaw_gateway.config.schema import AuthConfig, ChannelConfig, DirectMessageConfig, LoggingConfig
 from openclaw_gateway.errors import CallFailed
 from openclaw_gateway.ops.log import open_log
-from openclaw_gateway.server import channelhooks
-from openclaw_gateway.server import http as server_http
+from openclaw_gateway.server import channelhooks, incoming
 from openclaw_gateway.testing import connect_peer
 from openclaw_gateway.testing.discord import FakeDiscord, open_fake_discord
 from openclaw_gateway.testing.httpservice import Told
@@ -201,9 +200,9 @@ async def test_v47_without_a_secret_not_one_byte_of_a_body_is_waited_for() -> No
 
 
 async def test_v47_a_body_is_at_most_1_mib_and_10_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (server_http.MAX_BODY_BYTES, server_http.BODY_SECONDS) == (1024 * 1024, 10.0)
+    assert (incoming.MAX_BODY_BYTES, incoming.BODY_SECONDS) == (1024 * 1024, 10.0)
     async with open_world(webhook=True) as world:
-        monkeypatch.setattr(server_http, "BODY_SECONDS", 0.3)
+        monkeypatch.setattr(incoming, "BODY_SECONDS", 0.3)
         port = world.gateway.port
         secret = f"x-telegram-bot-api-secret-token: {HOOK_SECRET}"
         well_formed = f"x-hub-signature-256: {sign(b'guess')}"

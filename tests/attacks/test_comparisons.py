@@ -27,7 +27,7 @@ COMPARERS = {
     "hooks/signature.py",
     "policy/vouching.py",
     "pairing/apikeys.py",
-    "pairing/issued.py",
+    "pairing/familyrows.py",
     "pairing/sender_codes.py",
     "pairing/setupcodes.py",
     "pairing/tokens.py",

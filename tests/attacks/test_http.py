@@ -16,7 +16,7 @@ import trio
 
 from openclaw_gateway import Gateway
 from openclaw_gateway.rpc.table import CallContext, NoParams
-from openclaw_gateway.server import http as server_http
+from openclaw_gateway.server import incoming
 
 from .attacker import TOKEN, Attacker, http, legit_client_works, open_victim
 
@@ -96,7 +96,7 @@ async def test_v47_no_body_is_read_before_the_credential(victim: Gateway) -> Non
 
 @pytest.mark.parametrize("told", ["1048577", "99999999999999999999", "chunked"])
 async def test_v47_a_body_over_the_limit_is_413_and_not_kept(told: str, victim: Gateway) -> None:
-    assert server_http.MAX_BODY_BYTES == 1024 * 1024
+    assert incoming.MAX_BODY_BYTES == 1024 * 1024
     async with await Attacker.at(victim.port) as client, trio.open_nursery() as nursery:
         length = "Transfer-Encoding: chunked" if told == "chunked" else f"Content-Length: {told}"
         await client.send(
@@ -124,8 +124,8 @@ async def test_v47_a_body_over_the_limit_is_413_and_not_kept(told: str, victim: 
 
 
 async def test_v47_a_body_that_drips_is_given_up(victim: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert server_http.BODY_SECONDS <= 10
-    monkeypatch.setattr(server_http, "BODY_SECONDS", 0.3)
+    assert incoming.BODY_SECONDS <= 10
+    monkeypatch.setattr(incoming, "BODY_SECONDS", 0.3)
     async with await Attacker.at(victim.port) as client, trio.open_nursery() as nursery:
         lines = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 5000\r\n"
         await client.send(f"POST /rpc HTTP/1.1\r\n{lines}\r\n".encode())

@@ -21,7 +21,7 @@ from openclaw_gateway.config.hookblocks import HookMapping, HookMatch, HooksConf
 from openclaw_gateway.config.schema import AgentEntry, AgentsConfig, AuthConfig
 from openclaw_gateway.hooks import inbound
 from openclaw_gateway.policy.lockout import FailureLedger, LockoutRules
-from openclaw_gateway.server import http as server_http
+from openclaw_gateway.server import incoming
 
 from .attacker import TOKEN, Attacker, http, legit_client_works, open_victim, remote_door, rpc
 
@@ -235,7 +235,7 @@ async def test_v47_no_body_is_read_before_the_headers_are_right(gateway: Gateway
 
 
 async def test_v47_slow_bodies_are_few_and_end(mock_clock: trio.testing.MockClock, gateway: Gateway) -> None:
-    assert server_http.BODY_SECONDS <= 10
+    assert incoming.BODY_SECONDS <= 10
     async with contextlib.AsyncExitStack() as stack:
         slow = [await stack.enter_async_context(await Attacker.at(gateway.port)) for _ in range(6)]
         head = (
@@ -251,7 +251,7 @@ async def test_v47_slow_bodies_are_few_and_end(mock_clock: trio.testing.MockCloc
         for client in more:
             await client.send(head.encode() + b"{")
             assert (await client.read_head())[0] == 503
-        mock_clock.jump(server_http.BODY_SECONDS + 0.1)
+        mock_clock.jump(incoming.BODY_SECONDS + 0.1)
         assert [(await client.read_head())[0] for client in kept] == [408] * len(kept)
     assert not _hooks(gateway)._unproven
     body = b'{"t":"x"}'

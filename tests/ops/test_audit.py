@@ -27,9 +27,11 @@ from hypothesis import strategies as st
 from openclaw_gateway.ops import audit as audit_module
 from openclaw_gateway.ops import auditrepeat
 from openclaw_gateway.ops.audit import MAX_PENDING, Action, AuditTrail, audit_folder, open_audit, read_head
-from openclaw_gateway.ops.auditchain import ACTIONS, FIELDS, GENESIS, Fault, Head, Report, compose, seal, verify
+from openclaw_gateway.ops.auditchain import GENESIS, Head, seal
 from openclaw_gateway.ops.auditfile import AuditFile, generations, opened, read_lines, stamp, tail_lines
 from openclaw_gateway.ops.auditrepeat import Entry, Repeats
+from openclaw_gateway.ops.auditrows import ACTIONS, FIELDS, compose
+from openclaw_gateway.ops.auditwalk import Fault, Report, verify
 from openclaw_gateway.ops.doctor import Finding, Patient
 from openclaw_gateway.ops.doctor_audit import audit as doctor_audit
 from openclaw_gateway.ops.doctor_audit import examine_trail

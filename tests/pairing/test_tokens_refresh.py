@@ -301,6 +301,6 @@ async def test_rule8_what_is_remembered_is_bounded(issued: IssuedTokens, book: D
         issued._settled[number.to_bytes(12, "big")] = 0
     issued.settle(record, START_MS)
     assert len(issued._settled) == MAX_SETTLED
-    book._devices.pop(record.device_id)
+    book._known._devices.pop(record.device_id)
     issued.prune()
     assert len(issued) == 2

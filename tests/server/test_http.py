@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from openclaw_gateway import Gateway
 from openclaw_gateway.config.schema import AuthConfig, CorsConfig, HttpConfig, TransportsConfig, WebSocketConfig
 from openclaw_gateway.config.secrets import resolve_auth
-from openclaw_gateway.server import http
+from openclaw_gateway.server import http, incoming
 from openclaw_gateway.testing import ScriptedPeer, open_memory_gateway, open_memory_stream
 
 from .conftest import CONFIG, TOKEN
@@ -254,17 +254,17 @@ async def test_v47_the_body_is_read_only_after_admission_and_is_capped(gateway: 
         await client.send("POST", "/rpc", Content_Length=str(10**9), Authorization="Bearer wrong")
         assert (await client.answer()).status == 401
     async with dial(gateway) as client:
-        await client.send("POST", "/rpc", Content_Length=str(http.MAX_BODY_BYTES + 1), **AUTH)
+        await client.send("POST", "/rpc", Content_Length=str(incoming.MAX_BODY_BYTES + 1), **AUTH)
         answer = await client.answer()
         assert (answer.status, answer.json["error"]["type"]) == (413, "payload_too_large")
     async with dial(gateway) as client:
         await client.send("POST", "/rpc", Transfer_Encoding="chunked", **AUTH)
         chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
-        for _ in range(http.MAX_BODY_BYTES // 65_536 + 1):
+        for _ in range(incoming.MAX_BODY_BYTES // 65_536 + 1):
             await client.stream.send_all(chunk)
         assert (await client.answer()).status == 413
     padded = call("last-heartbeat", id=1)
-    padded += b" " * (http.MAX_BODY_BYTES - len(padded))
+    padded += b" " * (incoming.MAX_BODY_BYTES - len(padded))
     assert (await ask(gateway, "POST", "/rpc", padded, **AUTH)).status == 200
 
 
@@ -273,7 +273,7 @@ async def test_v47_a_body_that_does_not_come_is_408(mock_clock: MockClock) -> No
         await client.send("POST", "/rpc", Content_Length="100", **AUTH)
         await client.stream.send_all(b"{")
         await wait_all_tasks_blocked()
-        mock_clock.jump(http.BODY_SECONDS + 0.1)
+        mock_clock.jump(incoming.BODY_SECONDS + 0.1)
         answer = await client.answer()
         assert (answer.status, answer.json["error"]["type"]) == (408, "request_timeout")
 

@@ -15,7 +15,7 @@ import trio
 from openclaw_gateway import Gateway, GatewayConfig, open_gateway
 from openclaw_gateway.config.schema import AuthConfig, ListenerConfig, NetworkConfig
 from openclaw_gateway.errors import CallFailed, LocalProtocolError
-from openclaw_gateway.ops.auditchain import Action
+from openclaw_gateway.ops.auditrows import Action
 from openclaw_gateway.policy.addresses import parse_networks
 from openclaw_gateway.policy.network import Ceiling, NetworkRules
 from openclaw_gateway.server.addresses import BindFailed
