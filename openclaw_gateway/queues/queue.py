@@ -71,6 +71,7 @@ class MessageQueue:
         self._held: dict[str, Held] = {}
         self._lanes = Lanes()
         self._dead = DeadLetters(rules.max_dead, rules.max_dead_bytes)
+        self._going: set[str] = set()  # dead letters whose removal is being written: nobody else decides about them
         self._bytes = 0  # of what is not dead
         self._at_hand = 0
         self._reserved = [0, 0]  # messages and bytes of puts under way
@@ -348,20 +349,24 @@ class MessageQueue:
 
     async def _discard(self) -> None:
         """Dead letters over their limits go, the oldest first."""
-        over = self._dead.over()
+        over = [held for held in self._dead.over() if held.message.id not in self._going]
         if not over:
             return
+        ids = [held.message.id for held in over]
 
         def then(_: None) -> None:
             for held in over:
                 self._forget(held)
             self._dead.discarded += len(over)
 
+        self._going.update(ids)
         try:
-            await self._store.run(partial(rows.drop, ids=[held.message.id for held in over]), then=then)
+            await self._store.run(partial(rows.drop, ids=ids), then=then)
         except StoreError as exc:
             log.warning("dead letters cannot be removed", queue=self.name, error=str(exc))
             return
+        finally:
+            self._going.difference_update(ids)
         log.warning("dead letters removed: over their limit", queue=self.name, count=len(over))
 
     def _tell(self, listener: Callable[[QueuedMessage], None], message: QueuedMessage) -> None:
@@ -430,7 +435,7 @@ class MessageQueue:
         way. Raises `QueueFull` where there is room for none of them."""
         done: list[str] = []
         for held in self._resting(ids):
-            if held.message.id in self._running or held.message.id not in self._held:
+            if not self._rests(held.message.id):
                 continue  # handed out, or gone, while those before it were written
             was_dead = held.message.state == "dead"
             if was_dead and not self._has_room(held.size):
@@ -439,6 +444,8 @@ class MessageQueue:
                 break
             changed = attrs.evolve(held.message, attempts=0, due_at_ms=self._clock(), state="waiting", last_error=None)
             await self._change(held, changed)
+            if changed.id not in self._held:
+                continue  # dropped meanwhile
             if was_dead:
                 self._lanes.add(held)
             else:
@@ -486,7 +493,10 @@ class MessageQueue:
         return await self._payload(held) if held is not None else None
 
     def _resting(self, ids: Iterable[str]) -> list[Held]:
-        return [self._held[id_] for id_ in dict.fromkeys(ids) if id_ in self._held and id_ not in self._running]
+        return [self._held[id_] for id_ in dict.fromkeys(ids) if self._rests(id_)]
+
+    def _rests(self, id_: str) -> bool:
+        return id_ in self._held and id_ not in self._running and id_ not in self._going
 
     async def supervise_upkeep(self) -> None:
         """Forget dedupe keys past their window, and tell of dead letters that had to go. Never returns; raises
