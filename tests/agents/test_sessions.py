@@ -163,6 +163,20 @@ async def test_a_late_answer_undoes_neither_a_reset_nor_a_delete(tmp_path: Path)
         assert len(sessions) == 0
 
 
+async def test_what_stood_in_the_transcript_already_is_told_of_once() -> None:
+    """A question whose agent failed for now is asked again: it was written, and told of, the first time."""
+    told: list[str] = []
+    async with opened() as sessions:
+        sessions.on_message = lambda session, message: told.append(message.id)
+        session = sessions.current(KEY, agent_id="main")
+        first = attrs.evolve(said(1), run_id="r1")
+        session, written = await sessions.append(session, first)
+        session, again = await sessions.append(session, attrs.evolve(first, id="another try"))
+        assert (again.id, again.seq) == (written.id, 1)
+        await sessions.append(session, attrs.evolve(said(2), run_id="r2"))
+    assert told == [written.id, said(2).id]
+
+
 async def test_a_late_answer_leaves_nothing_of_a_conversation_that_was_deleted_and_begun_anew() -> None:
     """It would lie in a transcript that no session knows: nobody could read it, and nobody could delete it."""
 
