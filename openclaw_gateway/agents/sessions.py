@@ -147,7 +147,7 @@ class Sessions:
             if written[0] is None:
                 return
             self._changed(written[0], session.key, "message")
-            # Without a place it went into a transcript that nobody sees any more; under another id it stood there before.
+            # Without a place it went where nobody sees it any more; under another id it stood there before.
             if written[1].seq and written[1].id == message.id:
                 self.on_message(written[0], written[1])
 
