@@ -7,8 +7,8 @@ Invariants: deny outranks allow; a list of allowed networks that is there means 
 that cannot be read included; a v4-mapped spelling is the IPv4 address (V14), which no list can be slipped past with,
 and an IPv4 address that is denied is denied behind a translator too (NAT64, 6to4), where nothing is allowed by it; the
 lists hold for whom a trusted proxy speaks for as they do for a socket, what it says that cannot be read is on no allow
-list, and where a client may have made it so (a broken Forwarded header) it passes no deny list either; a ceiling only takes away;
-provenance is a fact about the listener and never read from what a peer sent (V36, V37).
+list, and where a client may have made it so (a broken Forwarded header) it passes no deny list either; a ceiling only
+takes away; provenance is a fact about the listener and never read from what a peer sent (V36, V37).
 """
 
 from __future__ import annotations
