@@ -244,7 +244,8 @@ def _client(way: tuple[str, ...]) -> str | None:
 
 
 def _by_x_forwarded(seen: _Headers, rules: PeerRules) -> _Attribution:
-    way = _walk([hop_address(hop) for hop in seen.listed(b"x-forwarded-for")], rules)
+    last = seen.listed(b"x-forwarded-for")[-MAX_HOPS - 1 :]  # one more than is walked tells that there are too many
+    way = _walk([hop_address(hop) for hop in last], rules)
     host = seen.single(b"x-forwarded-host") if seen.all(b"x-forwarded-host") else seen.single(b"host")
     https = _https_all_the_way(seen.listed(b"x-forwarded-proto"))
     return _Attribution(address=_client(way), https=https, host=host, way=way)
