@@ -256,11 +256,9 @@ class ChatMethods:
         return {"runId": request.run_id, "status": _status(run, known), "sessionKey": request.session_key}
 
     async def agent(self, context: CallContext, params: AgentParams) -> dict[str, Any]:
-        """``timeout`` is in seconds, as OpenClaw has it; another model than the agent's is an administrator's choice,
-        here as at its HTTP twin (V41)."""
-        if params.model is not None and ADMIN not in context.scopes:
-            details = {"missingScope": ADMIN, "requiredScopes": [ADMIN]}
-            raise CallError(wire_error("missing-scope", scope=ADMIN, details=details))
+        """``timeout`` is in seconds, as OpenClaw has it."""
+        if params.model is not None:
+            need_model_choice(context)
         request, run, known = await self._start(
             "agent", context, session_key=params.session_key, agent_id=params.agent_id, text=params.message,
             run_id=params.idempotency_key, attachments=params.attachments, model=params.model,
@@ -434,6 +432,14 @@ class ChatMethods:
             for request in waiting[:20]
         ]
         return {"items": items, "total": len(waiting)}
+
+
+def need_model_choice(context: CallContext) -> None:
+    """Another model than the agent's is an administrator's choice, for a run or a conversation, here as over HTTP
+    (``x-openclaw-model``; V41). Raises the refusal."""
+    if ADMIN not in context.scopes:
+        details = {"missingScope": ADMIN, "requiredScopes": [ADMIN]}
+        raise CallError(wire_error("missing-scope", scope=ADMIN, details=details))
 
 
 def _differs(run: Run | Ended | Past, request: RunRequest) -> bool:
