@@ -100,14 +100,16 @@ def append(
     where its ``session_id`` is another: a reset). The same question of the same run is written once.
 
     A ``fresh`` that was read before somebody else's reset does not undo that: the message goes to the session as it is
-    now, or, with ``only``, into the old transcript. With ``only`` nothing is written where the session is gone (None).
+    now, or, with ``only``, into the old transcript. With ``only`` nothing is written where the session is gone (None),
+    nor where it was deleted and begun anew, or its old transcript was cut: nobody could reach or delete the rest.
     """
     session = get_session(db, fresh.key)
     if session is None and only:
         return None, message
     if session is not None and session.session_id != fresh.session_id:
         if only:
-            _insert(db, fresh.session_id, message, limits)
+            if _is_past(db, fresh):
+                _insert(db, fresh.session_id, message, limits)
             return session, message
         if _is_past(db, fresh):
             fresh = session

@@ -147,7 +147,8 @@ class Sessions:
             if written[0] is None:
                 return
             self._changed(written[0], session.key, "message")
-            if written[1].seq:  # else it went into a transcript that nobody sees any more
+            # Without a place it went where nobody sees it any more; under another id it stood there before.
+            if written[1].seq and written[1].id == message.id:
                 self.on_message(written[0], written[1])
 
         work = partial(

@@ -19,7 +19,8 @@ __all__ = ["CONTENT_TYPE", "STEPS", "Form", "is_form", "read_form", "request_in"
 CONTENT_TYPE: Final = "application/x-www-form-urlencoded"
 STEPS: Final = ("show", "approve", "reject", "next")
 _FIELDS: Final = frozenset({"step", "request", "secret", "ticket"})
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# The page tells commands with the id in them to type on the gateway's host: it must not be one of their options.
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:][A-Za-z0-9._:-]{0,127}")
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

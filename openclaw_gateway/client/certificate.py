@@ -32,7 +32,7 @@ class NewKey:
         try:
             certified = x509.load_pem_x509_certificate(cert_pem.encode("ascii")).public_key()
             asked = x509.load_pem_x509_csr(self.csr.encode("ascii")).public_key()
-        except (ValueError, UnsupportedAlgorithm):
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):  # the last two have no base of their own
             return False
         return certified == asked
 
@@ -69,6 +69,6 @@ def begins_and_ends(path: Path) -> tuple[float, float] | None:
 
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, x509.InvalidVersion):
         return None
     return certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()

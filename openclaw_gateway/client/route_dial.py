@@ -83,7 +83,7 @@ class _Race:
 
     async def run(self, nursery: trio.Nursery, timeout: float) -> Target:
         """The first route through which a gateway answers. Raises `ConnectFailed`: the first route's, with what the
-        others met as notes."""
+        others met as notes. What no time mends (stage ``address``) is said where it holds for every route."""
         with trio.move_on_after(timeout):
             for route in self._routes:
                 self._open += 1
@@ -125,15 +125,20 @@ class _Race:
             raise ClientClosed(CloseCode.ABNORMAL, f"the route is gone: {route.name}")
 
     def _failure(self, timeout: float) -> ConnectFailed:
-        first = self._routes[0]
+        first = next((route for route in self._routes if not self._is_wrong(route)), self._routes[0])
         error = self._failed.get(first.name)
         if error is None:
             message, fix = f"no answer within {timeout:g} s", "check the network in between"
             error = ConnectFailed(stage="tcp", url=first.name, message=message, retryable=True, fix=fix)
-        for route in self._routes[1:]:
-            other = self._failed.get(route.name)
-            error.add_note(f"{route.name}: {other.message if other is not None else 'no answer'}")
+        for route in self._routes:
+            if route is not first:
+                other = self._failed.get(route.name)
+                error.add_note(f"{route.name}: {other.message if other is not None else 'no answer'}")
         return error
+
+    def _is_wrong(self, route: Route) -> bool:
+        error = self._failed.get(route.name)
+        return error is not None and error.stage == "address"
 
 
 @asynccontextmanager

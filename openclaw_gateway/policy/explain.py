@@ -32,7 +32,7 @@ from openclaw_gateway.policy.admission import (
 )
 from openclaw_gateway.policy.autoapprove import TABLE
 from openclaw_gateway.policy.locality import Peer, PeerRules, describe_peer
-from openclaw_gateway.policy.network import DENIED, NetworkRules
+from openclaw_gateway.policy.network import NOT_ALLOWED, NetworkRules
 from openclaw_gateway.policy.origin import OriginRules, check_origin
 from openclaw_gateway.policy.secrets import SecretOutcome
 from openclaw_gateway.protocol.connect import CONTROL_UI_ID, ClientInfo, ConnectAuth, ConnectParams, DeviceProof
@@ -297,7 +297,7 @@ def explain_kept_out(peer: Peer, network: NetworkRules) -> Explanation | None:
     if reason is None:
         return None
     whose = peer.address if by_socket is not None or not peer.way else peer.way[-1]
-    kept = "deny" if reason == DENIED else "allow"
+    kept = "allow" if reason == NOT_ALLOWED else "deny"
     step = f"{'connects' if by_socket is not None else 'a trusted proxy speaks for it'}: {whose}"
     return Explanation(
         verdict="refused", rule=f"refused: {reason}", because=f"Nobody comes in from {whose}: {reason}.",

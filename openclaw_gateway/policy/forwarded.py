@@ -17,9 +17,10 @@ import attrs
 from openclaw_gateway.policy.addresses import canonical_text
 from openclaw_gateway.value import Value
 
-__all__ = ["UNKNOWN", "ForwardedHop", "hop_address", "parse_forwarded"]
+__all__ = ["UNKNOWN", "UNREADABLE", "ForwardedHop", "hop_address", "parse_forwarded"]
 
 UNKNOWN: Final = "unknown"
+UNREADABLE: Final = "unreadable"  # the whole header: whatever a proxy wrote there, the client may have broken it
 MAX_LENGTH: Final = 16 * 1024
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PAIR: Final = re.compile(rf'({_WORD})=(?:({_WORD})|"((?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[\t\x20-\x7e])*)")')

@@ -18,7 +18,7 @@ from typing import Final, Literal
 import attrs
 
 from openclaw_gateway.policy.addresses import NO_NETWORKS, NetworkSet, canonical_text, is_loopback, limiter_key
-from openclaw_gateway.policy.forwarded import UNKNOWN, ForwardedHop, hop_address, parse_forwarded
+from openclaw_gateway.policy.forwarded import UNKNOWN, UNREADABLE, ForwardedHop, hop_address, parse_forwarded
 from openclaw_gateway.policy.network import DIRECT, Arrival
 from openclaw_gateway.policy.tailnet import TailnetClaim
 from openclaw_gateway.policy.vouching import Vouched
@@ -113,7 +113,9 @@ class Peer(Value):
     attributed: bool = False  # a trusted proxy said on whose behalf: `client_address` is not the proxy's own word
     tailnet: TailnetClaim | None = None  # whom tailscaled named, through its own listener; whois has not been asked yet
     vouched: Vouched | None = None  # the person a proxy or the tailnet vouches for; the shell asks and fills it in
-    way: tuple[str, ...] = ()  # what trusted proxies said, from the nearest to the client; "unknown": cannot be read
+    # What trusted proxies said, from the nearest to the client; `UNKNOWN` where one cannot be read, `UNREADABLE` alone
+    # where the header cannot.
+    way: tuple[str, ...] = ()
 
 
 def host_name(host: str) -> str | None:
@@ -242,7 +244,8 @@ def _client(way: tuple[str, ...]) -> str | None:
 
 
 def _by_x_forwarded(seen: _Headers, rules: PeerRules) -> _Attribution:
-    way = _walk([hop_address(hop) for hop in seen.listed(b"x-forwarded-for")], rules)
+    last = seen.listed(b"x-forwarded-for")[-MAX_HOPS - 1 :]  # one more than is walked tells that there are too many
+    way = _walk([hop_address(hop) for hop in last], rules)
     host = seen.single(b"x-forwarded-host") if seen.all(b"x-forwarded-host") else seen.single(b"host")
     https = _https_all_the_way(seen.listed(b"x-forwarded-proto"))
     return _Attribution(address=_client(way), https=https, host=host, way=way)
@@ -250,7 +253,10 @@ def _by_x_forwarded(seen: _Headers, rules: PeerRules) -> _Attribution:
 
 def _by_forwarded(seen: _Headers, rules: PeerRules) -> _Attribution:
     """The pairs that trusted proxies wrote, and no others: those right of the client's element, and its own."""
-    hops: tuple[ForwardedHop, ...] = parse_forwarded(seen.all(b"forwarded")) or ()
+    parsed = parse_forwarded(seen.all(b"forwarded"))
+    if parsed is None:
+        return _Attribution(host=seen.single(b"host"), way=(UNREADABLE,))
+    hops: tuple[ForwardedHop, ...] = parsed
     way = _walk([hop.address for hop in hops], rules)
     read = sum(hop != UNKNOWN for hop in way)
     ours = hops[len(hops) - read :]

@@ -6,9 +6,9 @@ read, the ceilings of a listener, and `Arrival`, the record of how a connection 
 Invariants: deny outranks allow; a list of allowed networks that is there means that nobody else comes in, an address
 that cannot be read included; a v4-mapped spelling is the IPv4 address (V14), which no list can be slipped past with,
 and an IPv4 address that is denied is denied behind a translator too (NAT64, 6to4), where nothing is allowed by it; the
-lists hold for whom a trusted proxy speaks for as they do for a socket, and what it says that cannot be read is on no
-allow list; a ceiling only takes away; provenance is a fact about the listener and never read from what a peer sent
-(V36, V37).
+lists hold for whom a trusted proxy speaks for as they do for a socket, what it says that cannot be read is on no allow
+list, and where a client may have made it so (a broken Forwarded header) it passes no deny list either; a ceiling only
+takes away; provenance is a fact about the listener and never read from what a peer sent (V36, V37).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final, Literal, TypeVar
 import attrs
 
 from openclaw_gateway.policy.addresses import NO_NETWORKS, NetworkSet, carried_ipv4
+from openclaw_gateway.policy.forwarded import UNREADABLE
 from openclaw_gateway.protocol.errors import WireError, wire_error
 from openclaw_gateway.protocol.scopes import KNOWN_OPERATOR_SCOPES, satisfies
 from openclaw_gateway.value import Value
@@ -40,6 +41,7 @@ Provenance = Literal["direct", "tailscale-serve", "tailscale-funnel", "tunnel"]
 ListenerAuth = Literal["token", "password", "none", "trusted-proxy"]
 
 DENIED: Final = "its address is on the deny list"
+HIDDEN: Final = "its address cannot be read, and there is a deny list"
 NOT_ALLOWED: Final = "its address is not on the allow list"
 
 
@@ -72,10 +74,13 @@ class NetworkRules(Value):
         """Why whoever came this ``way`` through trusted proxies (`locality.Peer.way`: the client last) may not come in.
 
         Every address on it has to be off the deny list, because a denied client whom the configuration trusts as a
-        proxy may name anybody before itself; the allow list is asked about the client.
+        proxy may name anybody before itself; a denied client may as well begin the header so that nobody can read what
+        its proxy appended (RFC 7239 section 4: one open quote). The allow list is asked about the client.
         """
         if any(hop in self.deny or carried_ipv4(hop) in self.deny for hop in way):
             return DENIED
+        if self.deny.networks and UNREADABLE in way:
+            return HIDDEN
         return self.refusal(way[-1]) if way else None
 
 

@@ -35,6 +35,7 @@ class Contents:
         self.lanes = Lanes()
         self.dead = DeadLetters(rules.max_dead, rules.max_dead_bytes)
         self.running: set[str] = set()
+        self.going: set[str] = set()  # dead letters whose removal is being written: nobody else decides about them
         self.woken = trio.Event()
         self.at_hand = 0
         self._held: dict[str, Held] = {}
@@ -54,8 +55,12 @@ class Contents:
         return self._held.get(id_)
 
     def resting(self, ids: Iterable[str]) -> list[Held]:
-        """Those of these that are here and not under way."""
-        return [self._held[id_] for id_ in dict.fromkeys(ids) if id_ in self._held and id_ not in self.running]
+        """Those of these that `rests`."""
+        return [self._held[id_] for id_ in dict.fromkeys(ids) if self.rests(id_)]
+
+    def rests(self, id_: str) -> bool:
+        """Whether a message is here, neither under way nor on its way out."""
+        return id_ in self._held and id_ not in self.running and id_ not in self.going
 
     def holds(self, id_: str) -> bool:
         """Whether a message is here and not a dead letter."""

@@ -47,7 +47,7 @@ class Decisions:
         contents = self._contents
         done: list[str] = []
         for held in contents.resting(ids):
-            if held.message.id in contents.running or held.message.id not in contents:
+            if not contents.rests(held.message.id):
                 continue  # handed out, or gone, while those before it were written
             was_dead = held.message.state == "dead"
             if was_dead and not contents.has_room(held.size):
@@ -56,6 +56,8 @@ class Decisions:
                 break
             changed = attrs.evolve(held.message, attempts=0, due_at_ms=self._clock(), state="waiting", last_error=None)
             await self._ledger.change(held, changed)
+            if changed.id not in contents:
+                continue  # dropped meanwhile
             if was_dead:
                 contents.lanes.add(held)
             else:

@@ -63,20 +63,25 @@ class Ledger:
 
     async def discard(self) -> None:
         """Dead letters over their limits go, the oldest first."""
-        over = self._contents.dead.over()
+        going = self._contents.going
+        over = [held for held in self._contents.dead.over() if held.message.id not in going]
         if not over:
             return
+        ids = [held.message.id for held in over]
 
         def then(_: None) -> None:
             for held in over:
                 self._contents.forget(held)
             self._contents.dead.discarded += len(over)
 
+        going.update(ids)
         try:
-            await self._store.run(partial(rows.drop, ids=[held.message.id for held in over]), then=then)
+            await self._store.run(partial(rows.drop, ids=ids), then=then)
         except StoreError as exc:
             log.warning("dead letters cannot be removed", queue=self._contents.name, error=str(exc))
             return
+        finally:
+            going.difference_update(ids)
         log.warning("dead letters removed: over their limit", queue=self._contents.name, count=len(over))
 
     async def look_through(self, kinds: Collection[str], take: Callable[[QueuedMessage], None]) -> None:

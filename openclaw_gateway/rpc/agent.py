@@ -17,13 +17,12 @@ import attrs
 from openclaw_gateway.agents.runs import AgentRuns
 from openclaw_gateway.agents.runstate import Ended
 from openclaw_gateway.protocol.errors import wire_error
-from openclaw_gateway.rpc.asking import MAX_WAIT_MS, Asking
+from openclaw_gateway.rpc.asking import MAX_WAIT_MS, Asking, need_model_choice
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable
 from openclaw_gateway.value import Value
 
 __all__ = ["AgentMethods", "register"]
 
-ADMIN: Final = "operator.admin"
 DEFAULT_WAIT_MS: Final = 30_000
 
 
@@ -77,11 +76,9 @@ class AgentMethods:
         return {"runId": request.run_id, "status": status, "sessionKey": request.session_key}
 
     async def agent(self, context: CallContext, params: AgentParams) -> dict[str, Any]:
-        """``timeout`` is in seconds, as OpenClaw has it; another model than the agent's is an administrator's choice,
-        here as at its HTTP twin (V41)."""
-        if params.model is not None and ADMIN not in context.scopes:
-            details = {"missingScope": ADMIN, "requiredScopes": [ADMIN]}
-            raise CallError(wire_error("missing-scope", scope=ADMIN, details=details))
+        """``timeout`` is in seconds, as OpenClaw has it."""
+        if params.model is not None:
+            need_model_choice(context)
         request, status = await self._asking.ask(
             "agent", context, session_key=params.session_key, agent_id=params.agent_id, text=params.message,
             run_id=params.idempotency_key, attachments=params.attachments, model=params.model,

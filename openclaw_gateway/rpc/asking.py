@@ -4,7 +4,7 @@ Owns how a question of a method becomes a `RunRequest`, and when a run id that c
 know the shapes of any method.
 
 Invariants: an acknowledged message is durable (S029); a run id that comes again is the same run, with another text or
-session a conflict (V44); a run is asked for in its caller's name.
+session a conflict (V44); a run is asked for in its caller's name; who may choose its model is asked in one place (V41).
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from openclaw_gateway.agents.router import AgentRouter
 from openclaw_gateway.agents.runs import AgentRuns
 from openclaw_gateway.agents.runstate import Ended, Past, Run, digest_of
 from openclaw_gateway.protocol.errors import wire_error
+from openclaw_gateway.protocol.scopes import ADMIN
 from openclaw_gateway.rpc.sessionfaults import faults
 from openclaw_gateway.rpc.table import CallContext, CallError
 
-__all__ = ["MAX_WAIT_MS", "Asking"]
+__all__ = ["MAX_WAIT_MS", "Asking", "need_model_choice"]
 
 MAX_WAIT_MS: Final = 600_000
 
@@ -71,6 +72,14 @@ def _attachments(given: list[dict[str, Any]] | None) -> tuple[Attachment, ...]:
         name = one.get("fileName")
         found.append(Attachment(mime=mime[:255], data=data, name=name[:255] if isinstance(name, str) else None))
     return tuple(found)
+
+
+def need_model_choice(context: CallContext) -> None:
+    """Another model than the agent's is an administrator's choice, for a run or a conversation, here as over HTTP
+    (``x-openclaw-model``; V41). Raises the refusal."""
+    if ADMIN not in context.scopes:
+        details = {"missingScope": ADMIN, "requiredScopes": [ADMIN]}
+        raise CallError(wire_error("missing-scope", scope=ADMIN, details=details))
 
 
 def _differs(run: Run | Ended | Past, request: RunRequest) -> bool:

@@ -109,8 +109,9 @@ class _Methods:
             raise _fault(method, f"at /idempotencyKey: must have 1 to {MAX_KEY} characters")
         chosen = self._account(method, channel, account)
         person, conversation, topic = _target(to or "", chosen.channel)
+        ids = [person or conversation or "", *([topic] if thread and topic else [])]
         thread = thread or topic
-        if to is None or _ID.fullmatch(person or conversation or "") is None:
+        if to is None or any(_ID.fullmatch(one) is None for one in ids):
             raise _fault(method, "at /to: must be an id such as 111, user:111 or channel:222, at most 128 characters")
         for name, value in (("threadId", thread), ("replyToId", reply_to)):
             if value is not None and _ID.fullmatch(value) is None:

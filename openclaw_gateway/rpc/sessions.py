@@ -3,8 +3,8 @@
 Owns their parameters and shapes (OpenClaw's, as much of them as clients read). It must not know runs' insides or where
 transcripts lie. Unknown members of parameters are left out (spec wire.md section 12).
 
-Invariants: reading needs operator.read, changing a label operator.write, throwing a transcript away operator.admin;
-subscriptions belong to a WebSocket connection and end with it.
+Invariants: reading needs operator.read, changing a label operator.write, choosing a model or throwing a transcript
+away operator.admin; subscriptions belong to a WebSocket connection and end with it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from openclaw_gateway.agents.router import AgentRouter
 from openclaw_gateway.agents.runs import AgentRuns
 from openclaw_gateway.agents.runstate import Run
 from openclaw_gateway.agents.sessions import Sessions
+from openclaw_gateway.rpc.asking import need_model_choice
 from openclaw_gateway.rpc.sessionfaults import faults
 from openclaw_gateway.rpc.table import CallContext, MethodTable, NoParams
 from openclaw_gateway.value import Value
@@ -210,6 +211,8 @@ class SessionMethods:
 
     async def patch(self, context: CallContext, params: PatchParams) -> dict[str, Any]:
         changes: dict[str, object] = {}
+        if params.model:
+            need_model_choice(context)
         with faults("sessions.patch"):
             key, _ = self._router.place(params.key, params.agent_id)
             if params.label != "":

@@ -21,6 +21,7 @@ from openclaw_gateway.agents.records import Session
 from openclaw_gateway.agents.router import AgentRouter
 from openclaw_gateway.agents.runs import AgentRuns
 from openclaw_gateway.protocol.errors import wire_error
+from openclaw_gateway.rpc.asking import need_model_choice
 from openclaw_gateway.rpc.chat import ChatMethods, SessionSendParams
 from openclaw_gateway.rpc.sessionfaults import faults
 from openclaw_gateway.rpc.sessions import MAX_LABEL, MAX_MODEL
@@ -103,6 +104,8 @@ class SessionStartMethods:
 
     async def create(self, context: CallContext, params: CreateParams) -> dict[str, Any]:
         _refuse_what_is_not_here(params)
+        if params.model:
+            need_model_choice(context)
         with faults("sessions.create"):
             key, owner = self._place(context, params)
             label = params.label or params.display_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -160,6 +161,36 @@ async def test_a_late_answer_undoes_neither_a_reset_nor_a_delete(tmp_path: Path)
         assert (sessions.get(KEY), len(sessions)) == (None, 0)
     async with opened(tmp_path) as sessions:
         assert len(sessions) == 0
+
+
+async def test_what_stood_in_the_transcript_already_is_told_of_once() -> None:
+    """A question whose agent failed for now is asked again: it was written, and told of, the first time."""
+    told: list[str] = []
+    async with opened() as sessions:
+        sessions.on_message = lambda session, message: told.append(message.id)
+        session = sessions.current(KEY, agent_id="main")
+        first = attrs.evolve(said(1), run_id="r1")
+        session, written = await sessions.append(session, first)
+        session, again = await sessions.append(session, attrs.evolve(first, id="another try"))
+        assert (again.id, again.seq) == (written.id, 1)
+        await sessions.append(session, attrs.evolve(said(2), run_id="r2"))
+    assert told == [written.id, said(2).id]
+
+
+async def test_a_late_answer_leaves_nothing_of_a_conversation_that_was_deleted_and_begun_anew() -> None:
+    """It would lie in a transcript that no session knows: nobody could read it, and nobody could delete it."""
+
+    def kept(db: sqlite3.Connection) -> list[str]:
+        return [row[0] for row in db.execute("SELECT id FROM agent_messages")]
+
+    async with opened() as sessions:
+        old, _ = await sessions.append(sessions.current(KEY, agent_id="main"), said(1))
+        effect = sessions.append_effect(old, said(2, role="assistant"), only=True)
+        await sessions.delete(KEY)
+        await sessions.open(KEY, agent_id="main")
+        await sessions._store.run(effect.work, then=effect.then)
+        assert (await sessions.page(KEY, limit=9)).messages == ()
+        assert await sessions._store.run(kept) == []
 
 
 async def test_a_page_has_a_limit_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

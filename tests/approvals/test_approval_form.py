@@ -30,7 +30,9 @@ def test_what_is_not_this_form_is_none(body: bytes) -> None:
     assert read_form(body) is None
 
 
-@pytest.mark.parametrize("text", ["", "a b", "<script>", "r%00", "x" * 129, "\u202er1", "r1\n"[:2] + "\x07"])
+@pytest.mark.parametrize(
+    "text", ["", "a b", "<script>", "r%00", "x" * 129, "\u202er1", "r1\n"[:2] + "\x07", "--latest", "-h"]
+)
 def test_a_request_that_is_no_id_is_nothing(text: str) -> None:
     from urllib.parse import quote
 

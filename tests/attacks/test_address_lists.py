@@ -120,6 +120,19 @@ async def test_v35_the_header_that_the_proxies_write_is_the_one_that_counts() ->
         assert await statuses(port, ("Forwarded", f'for="{GOOD}')) == KEPT_OUT, "a quote left open"
 
 
+@pytest.mark.parametrize("begun", ['for="', "for=1;for=1", "for=[", ";;", 'for="198.51.100.9'])
+async def test_v35_a_denied_client_does_not_hide_by_breaking_the_header_that_its_proxy_appends_to(begun: str) -> None:
+    """What the client began may swallow what the proxy wrote: on a deny list only what can be read is let by."""
+    async with behind(DENY, client_address_header="forwarded") as (gateway, port):
+        assert await statuses(port, ("Forwarded", f"{begun}, for={BAD}")) == KEPT_OUT
+        assert 200 in await statuses(port, ("Forwarded", f"for=_hidden, for={GOOD}"))
+        assert 200 in await statuses(port, ("Forwarded", f"for={BAD}, for=unknown")), "the proxy's own word"
+        rows = [row for row in await gateway.audit.recent(50) if row.get("code") == "NETWORK_DENIED"]
+        assert {row["address"] for row in rows} == {"unreadable"}
+    async with behind(NetworkConfig(), client_address_header="forwarded") as (_, port):
+        assert 200 in await statuses(port, ("Forwarded", f"{begun}, for={BAD}")), "no list, nobody to keep out"
+
+
 async def test_proxy1_headers_of_a_proxy_that_is_not_trusted_keep_nobody_out() -> None:
     async with behind(DENY, peer="192.0.2.99") as (_, port):
         assert 200 in await statuses(port, ("X-Forwarded-For", BAD))

@@ -17,6 +17,7 @@ from openclaw_gateway.client.resolve import Target
 from openclaw_gateway.client.route_dial import open_route
 from openclaw_gateway.client.routes import plan_routes
 from openclaw_gateway.config.schema import RemoteConfig, RouteConfig, TlsConfig
+from openclaw_gateway.nodes.host.verdicts import judge_refusal
 
 
 @pytest.fixture
@@ -67,6 +68,22 @@ async def test_all_failed_names_every_route() -> None:
             raise AssertionError("not reached")
     assert str(one) in caught.value.url
     assert any(str(two) in note for note in caught.value.__notes__)
+
+
+async def test_what_time_cannot_mend_of_one_route_is_not_said_of_all() -> None:
+    """A node stops for good over an address that cannot be right; here its other route may be back in a minute."""
+    two = await free_port()
+    routes = (RouteConfig(url="ws://127.0.0.1:9", tls_fingerprint="0" * 64), direct(two))
+    with pytest.raises(ConnectFailed) as caught, trio.fail_after(5):
+        async with open_route(target(*routes)):
+            raise AssertionError("not reached")
+    assert (caught.value.stage, judge_refusal(caught.value)) == ("tcp", "retry")
+    assert str(two) in caught.value.url
+    assert any("127.0.0.1:9" in note and "no certificate" in note for note in caught.value.__notes__)
+    with pytest.raises(ConnectFailed) as alone, trio.fail_after(5):
+        async with open_route(target(routes[0])):
+            raise AssertionError("not reached")
+    assert judge_refusal(alone.value) == "stop"
 
 
 async def test_silence_ends_at_the_deadline() -> None:

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclaw_gateway.policy.locality import PeerRules, describe_peer, trusted_proxies_hint
+from openclaw_gateway.policy import locality
+from openclaw_gateway.policy.forwarded import hop_address
+from openclaw_gateway.policy.locality import MAX_HOPS, PeerRules, describe_peer, trusted_proxies_hint
 from openclaw_gateway.policy.network import Arrival
 from tests.policy.builders import networks, peer_from
 
@@ -170,6 +172,21 @@ def test_proxy3_the_chain_is_walked_from_the_right_to_the_first_untrusted_hop(ch
 def test_proxy3_the_way_says_where_the_walk_ended_before_the_client(chain: str, way: tuple[str, ...]) -> None:
     assert peer_from("10.0.0.1", trusted=("10.0.0.0/8",), x_forwarded_for=chain).way == way
     assert peer_from("10.0.0.1", x_forwarded_for=chain).way == (), "of a proxy that nobody trusts"
+
+
+def test_proxy3_of_a_chain_that_fills_a_head_only_the_end_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may send 16 KiB of it with each request; reading every hop took ten milliseconds of everybody's time."""
+    read: list[str] = []
+
+    def reading(text: str) -> str:
+        read.append(text)
+        return hop_address(text)
+
+    monkeypatch.setattr(locality, "hop_address", reading)
+    chain = ", ".join(["1.1.1.1"] * 2_000 + ["198.51.100.1", "10.0.0.8"])
+    peer = peer_from("10.0.0.1", trusted=("10.0.0.0/8",), x_forwarded_for=chain)
+    assert peer.way == ("10.0.0.8", "198.51.100.1")
+    assert len(read) <= MAX_HOPS + 1
 
 
 def test_proxy3_several_headers_are_one_chain_and_the_chain_is_capped() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from openclaw_gateway.ops.doctor import Finding, Patient
 from openclaw_gateway.ops.doctor_queues import queues
-from openclaw_gateway.queues import QueueFull, QueueRules, Undeliverable
+from openclaw_gateway.queues import MessageQueue, QueueFull, QueueRules, Undeliverable
 from openclaw_gateway.queues import rows as queue_rows
 from openclaw_gateway.store import StoreUnavailable
 from tests.queues.test_message_queue import Seen, message, open_queue, served, wait_empty
@@ -96,6 +99,74 @@ async def test_dead_letters_that_cannot_be_removed_wait_for_the_store(monkeypatc
         with trio.move_on_after(0.1):
             await queue.supervise_upkeep()
         assert [one.dedupe for one in queue.messages()] == ["m2"]
+
+
+async def at_once(queue: MessageQueue, *works: Callable[[], Awaitable[object]]) -> None:
+    """All of these begin before the store has carried out a job of any."""
+    gate = threading.Event()
+
+    def hold(db: object) -> None:
+        assert gate.wait(10)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queue._store.run, hold)
+        try:
+            for work in works:
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(work)
+            await trio.testing.wait_all_tasks_blocked()
+        finally:
+            gate.set()
+
+
+async def some_dead(state_dir: Path, count: int) -> None:
+    async with open_queue(state_dir) as queue, served(queue, Seen(*NEVER)):
+        for number in range(count):
+            await queue.put(message(number))
+        await wait_empty(queue, dead=count)
+
+
+@GIVEN_UP
+async def test_what_is_going_is_not_promised_another_try_and_is_counted_once(tmp_path: Path) -> None:
+    await some_dead(tmp_path, 4)
+    async with open_queue(tmp_path, QueueRules(max_dead=2)) as queue:
+        ids = [one.id for one in queue.messages("dead")]
+        done: list[str] = []
+
+        async def retry() -> None:
+            done.extend(await queue.retry(ids))
+
+        await at_once(queue, queue._ledger.discard, queue._ledger.discard, retry)
+        assert done == ids[2:], "the oldest two were on their way out"
+        assert queue._contents.dead.take_discarded() == 2
+        seen = Seen()
+        async with served(queue, seen):
+            await wait_empty(queue)
+        assert [one.dedupe for one in seen.messages] == ["m2", "m3"]
+        assert queue.counts == {"waiting": 0, "running": 0, "dead": 0, "bytes": 0, "deadBytes": 0}
+
+
+@GIVEN_UP
+async def test_what_is_dropped_while_it_is_made_ready_is_not_tried(tmp_path: Path) -> None:
+    await some_dead(tmp_path, 1)
+    async with open_queue(tmp_path) as queue:
+        ids = [one.id for one in queue.messages("dead")]
+        done: list[str] = []
+
+        async def retry() -> None:
+            done.extend(await queue.retry(ids))
+
+        async def drop() -> None:
+            assert await queue.drop(ids) == ids
+
+        await at_once(queue, retry, drop)
+        assert done == []
+        seen = Seen()
+        async with served(queue, seen):
+            await queue.put(message(9))
+            await wait_empty(queue)
+        assert [one.dedupe for one in seen.messages] == ["m9"]
+        assert queue.counts == {"waiting": 0, "running": 0, "dead": 0, "bytes": 0, "deadBytes": 0}
 
 
 @GIVEN_UP

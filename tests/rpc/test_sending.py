@@ -97,6 +97,9 @@ async def test_targets_as_the_official_command_line_spells_them(target: str, cha
         ({"channel": "discord"}, "unknown channel: discord"),
         ({"accountId": "nobody"}, "unknown channel: telegram/nobody"),
         ({"threadId": "1?x=2"}, "at /threadId"),
+        ({"to": "111:topic:1?x=2"}, "at /threadId"),
+        ({"to": "111:topic:7/../8", "threadId": "7"}, "at /to"),
+        ({"to": "111:topic:" + "7" * 600, "threadId": "7"}, "at /to"),
     ],
 )
 async def test_what_cannot_be_sent_is_refused_by_name(wrong: dict[str, Any], told: str) -> None:

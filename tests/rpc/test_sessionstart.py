@@ -45,6 +45,30 @@ async def test_a_conversation_is_opened_and_listed_before_anything_is_said(peer:
     assert (row["key"], row["label"], row["sessionId"]) == (made["key"], "My plan", made["sessionId"])
 
 
+async def test_v41_choosing_another_model_needs_admin_for_a_conversation_as_for_a_run(
+    gateway: Gateway, peer: ScriptedPeer
+) -> None:
+    """Else whoever may not choose it for one run chooses it for the conversation and asks there."""
+    made = await peer.request("sessions.create", {"key": "main", "model": ""})
+    for method, params in (
+        ("agent", {"message": "x", "idempotencyKey": "r", "model": "dear/one"}),
+        ("sessions.create", {"message": "x", "model": "dear/one"}),
+        ("sessions.patch", {"key": made["key"], "model": "dear/one"}),
+    ):
+        failed = await refusal(peer, method, params)
+        assert failed.details is not None
+        assert failed.details["missingScope"] == "operator.admin", method
+    rows = (await peer.request("sessions.list", {}))["sessions"]
+    assert [(row["key"], row.get("modelOverride")) for row in rows] == [(made["key"], None)], "and nothing was opened"
+    async with connect_peer(gateway, scopes=(*WRITE, "operator.admin")) as admin:
+        entry = (await admin.request("sessions.patch", {"key": made["key"], "model": "dear/one"}))["entry"]
+        assert entry["modelOverride"] == "dear/one"
+        for method in ("sessions.create", "sessions.patch"):
+            assert "provider/model" in (await refusal(admin, method, {"key": "main", "model": "x" * 300})).message
+    entry = (await peer.request("sessions.patch", {"key": made["key"], "model": None}))["entry"]
+    assert "modelOverride" not in entry, "back to the agent's own"
+
+
 async def test_a_first_message_starts_a_run_under_the_idempotency_key(peer: ScriptedPeer) -> None:
     made = await peer.request("sessions.create", {"message": "hello", "idempotencyKey": "run-1"})
     assert (made["runStarted"], made["runId"]) == (True, "run-1")
@@ -87,7 +111,6 @@ async def test_where_the_first_message_fails_the_conversation_is_there_and_says_
         ({"visibility": "draft"}, "at /visibility"),
         ({"agentId": "nobody"}, "nobody"),
         ({"key": "agent:second:x", "agentId": "main"}, "belongs to the agent second"),
-        ({"model": "x" * 300}, "model"),
     ],
 )
 async def test_what_is_not_here_is_refused_and_nothing_is_opened(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import stat
 import time
 from collections.abc import AsyncIterator
@@ -238,12 +239,26 @@ async def test_what_is_not_for_the_key_that_was_made_is_not_kept(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     foreign = load_authority(None).sign(make_request().csr, "b" * 64).pem
-    for forged in (foreign, "no certificate", foreign * 100):
+    assert begins_and_ends(_written(tmp_path / "version.pem", _of_no_version(foreign))) is None
+    for forged in (foreign, "no certificate", foreign * 100, _of_no_version(foreign)):
         own = NodeCertificate(tmp_path / "one.pem")
         await passing(own, Authority("a" * 64, forged=forged), 30)
         assert not own.path.exists()
     with pytest.raises(NodeError):
         await own._fetch(Authority("a" * 64, forged=foreign))  # type: ignore[arg-type]
+
+
+def _of_no_version(pem: str) -> str:
+    """The same certificate as of version 10, which X.509 does not have (RFC 5280 section 4.1.2.1: 0 to 2)."""
+    der = ssl.PEM_cert_to_DER_cert(pem)
+    v3, other = bytes.fromhex("a003020102"), bytes.fromhex("a003020109")
+    assert v3 in der
+    return ssl.DER_cert_to_PEM_cert(der.replace(v3, other, 1))
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
 
 
 def test_what_is_shown_and_what_is_left_out(tmp_path: Path) -> None:
