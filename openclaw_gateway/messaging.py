@@ -39,6 +39,7 @@ from openclaw_gateway.rpc import queues as queue_methods
 from openclaw_gateway.rpc import sending as sending_methods
 from openclaw_gateway.rpc import sessions as session_methods
 from openclaw_gateway.rpc import sessionstart as start_methods
+from openclaw_gateway.rpc import usage as usage_methods
 from openclaw_gateway.rpc.table import MethodTable
 from openclaw_gateway.store import Store
 
@@ -194,6 +195,7 @@ class Messaging:
             self.runs, self.router, chat, view=session_methods.session_view, clock=now_ms
         )
         start_methods.register(table, starts)
+        usage_methods.register(table, usage_methods.UsageMethods(self.sessions, self.router, clock=now_ms))
         sending_methods.register(table, hub=lambda: self.channels, outbound=self.outbound, kind=CHANNEL_SEND)
 
     def reply_effects(self, request: RunRequest, reply: Reply, text: str) -> Sequence[Effect]:

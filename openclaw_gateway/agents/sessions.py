@@ -10,13 +10,14 @@ the other way round; at most `rows.MAX_SESSIONS` sessions: over it a new one is 
 from __future__ import annotations
 
 import heapq
+import sqlite3
 import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import attrs
 
@@ -30,6 +31,7 @@ from openclaw_gateway.value import Value
 
 __all__ = ["ResetRule", "Sessions", "TooManySessions", "open_sessions", "reset_due"]
 
+T = TypeVar("T")
 DAY_MS: Final = 86_400_000
 RECENT_KEPT: Final = 10
 
@@ -154,6 +156,10 @@ class Sessions:
             rows.append, fresh=session, message=message, interaction=interaction, only=only, limits=self.limits
         )
         return Effect(work, then)
+
+    async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What a job of this package reads in the tables of sessions. Raises `StoreError`."""
+        return await self._store.run(work)
 
     async def page(self, key: str, *, limit: int, before: int | None = None) -> rows.Page:
         """The newest messages of a session before a place. An unknown session has none. Raises `StoreError`."""
