@@ -37,6 +37,7 @@ from openclaw_gateway.rpc import chat as chat_methods
 from openclaw_gateway.rpc import models as model_methods
 from openclaw_gateway.rpc import queues as queue_methods
 from openclaw_gateway.rpc import sending as sending_methods
+from openclaw_gateway.rpc import sessionmany as many_methods
 from openclaw_gateway.rpc import sessions as session_methods
 from openclaw_gateway.rpc import sessionstart as start_methods
 from openclaw_gateway.rpc import usage as usage_methods
@@ -191,6 +192,7 @@ class Messaging:
         chat_methods.register(table, chat)
         sessions = session_methods.SessionMethods(self.runs, self.router, self.broadcast, clock=now_ms)
         session_methods.register(table, sessions)
+        many_methods.register(table, many_methods.SessionManyMethods(self.sessions, self.router, sessions))
         starts = start_methods.SessionStartMethods(
             self.runs, self.router, chat, view=session_methods.session_view, clock=now_ms
         )

@@ -179,11 +179,14 @@ class Sessions:
             return None
         return await self._store.run(partial(rows.message_of, session_id=session.session_id, message_id=message_id))
 
-    async def change(self, key: str, **changes: object) -> Session | None:
-        """Set fields of a session; None where there is none. Raises `StoreError`."""
+    async def change(self, key: str, *, only: str | None = None, **changes: object) -> Session | None:
+        """Set fields of a session; None where there is none, or none with the session id ``only``. Raises
+        `StoreError`."""
 
         def work(db: object) -> Session | None:
             known = rows.get_session(db, key)  # type: ignore[arg-type]
+            if known is not None and only not in {None, known.session_id}:
+                return None
             changed = attrs.evolve(known, **changes) if known is not None else None  # type: ignore[arg-type]
             return rows.put_session(db, changed) if changed is not None else None  # type: ignore[arg-type]
 

@@ -4,9 +4,7 @@ Owns the way from a question about usage to the rows that answer it, and the bou
 gateway. It must not know the shapes of answers (`agents.usage`). Loaded when somebody asks.
 
 Theory of operation. There are at most `counting.MAX_ROWS` rows. They are read in slices of `SLICE`, each a job of its
-own, so that what others write comes in between, and put together in a thread. One question is answered at a time, and
-after it took t seconds the next one begins no sooner than `REST` * t later: whoever asks without end gets a third of
-the time of one thread, and waits for it.
+own, so that what others write comes in between, and put together in a thread; one question at a time (`agents.pace`).
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from typing import Any, Final, TypeVar
 import trio
 
 from openclaw_gateway.agents.counting import QUARTER_MS
+from openclaw_gateway.agents.pace import Pace
 from openclaw_gateway.agents.sessions import Sessions
 from openclaw_gateway.agents.span import Span
 from openclaw_gateway.agents.usage import Counted
@@ -26,7 +25,6 @@ from openclaw_gateway.agents.usage import Counted
 __all__ = ["UsageReader"]
 
 SLICE: Final = 2_000
-REST: Final = 2.0
 _PLACE: Final = "quarter, session_id, model, agent_id"
 _COLUMNS: Final = (
     f"{_PLACE}, key, asked, answered, errors, counted, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, "
@@ -41,23 +39,16 @@ class UsageReader:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._one = trio.Lock()
-        self._rested = -float("inf")
+        self._pace = Pace()
 
     async def answer(
         self, span: Span, put_together: Callable[[list[Counted]], T], *, agent_id: str | None, key: str | None = None
     ) -> T:
         """What ``put_together`` makes, in a thread, of the rows of an agent (None: of all) and of a session. Raises
         `StoreError`."""
-        async with self._one:
-            await trio.sleep_until(self._rested)
-            began = trio.current_time()
-            try:
-                rows = await self._rows(span, agent_id, key)
-                return await trio.to_thread.run_sync(put_together, rows)
-            finally:
-                now = trio.current_time()
-                self._rested = now + (now - began) * REST
+        async with self._pace.turn():
+            rows = await self._rows(span, agent_id, key)
+            return await trio.to_thread.run_sync(put_together, rows)
 
     async def _rows(self, span: Span, agent_id: str | None, key: str | None) -> list[Counted]:
         found: list[Counted] = []

@@ -375,7 +375,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
                 min(at_ms), max(at_ms)
             FROM (
                 SELECT m.at_ms, m.session_id, s.agent_id, s.key, m.role,
-                    coalesce(substr(json_extract(j, '$.model'), 1, 256), '') AS model, coalesce(json_extract(j, '$.stop'), '') AS stop,
+                    coalesce(substr(json_extract(j, '$.model'), 1, 256), '') AS model,
+                    coalesce(json_extract(j, '$.stop'), '') AS stop,
                     json_extract(j, '$.usage') IS NOT NULL AS used,
                     coalesce(CAST(json_extract(j, '$.usage.input') AS INTEGER), 0) AS ti,
                     coalesce(CAST(json_extract(j, '$.usage.output') AS INTEGER), 0) AS tu,

@@ -1,4 +1,5 @@
-"""`sessions.usage`, `usage.cost`, `usage.status`: honest numbers, in the shapes of the official page, at a bounded cost."""
+"""`sessions.usage`, `usage.cost`, `usage.status`: honest numbers, in the shapes of the official page, at a bounded
+cost."""
 
 from __future__ import annotations
 
