@@ -159,7 +159,7 @@ def sessions_view(
         "sessions": shown,
         "totals": found.whole.totals(),
         "aggregates": found.aggregates(newest),
-        "creatorOptions": [],
+        "creatorOptions": [{"key": NOBODY}] if newest else [],
     }
 
 
@@ -285,6 +285,7 @@ class _Found:
                 {"provider": name, "count": merged[name], "totals": one.totals()} for name, one in _ranked(providers)
             ],
             "byAgent": [{"agentId": name, "totals": one.totals()} for name, one in _ranked(self._agents)],
+            "byCreator": [self._nobody(groups)] if groups else [],
             "byChannel": [{"channel": name, "totals": one.totals()} for name, one in _ranked(self._channels)],
             "costDaily": [{"date": day, **one.totals()} for day, one in daily],
             "dailyLatency": [],
@@ -300,6 +301,19 @@ class _Found:
                 }
                 for day, one in daily
             ],
+        }
+
+
+    def _nobody(self, groups: Sequence[Sequence[Counted]]) -> dict[str, Any]:
+        """All of it: who began a conversation is not kept."""
+        day = self._span.day
+        dates = Counter(tuple(sorted({day(row.quarter * QUARTER_MS) for row in group})) for group in groups)
+        return {
+            "key": NOBODY,
+            "totals": self.whole.totals(),
+            "sessionCount": len(groups),
+            "daily": [{"date": date, **one.totals()} for date, one in sorted(self._days.items())],
+            "sessionActivity": [{"dates": list(days), "sessionCount": count} for days, count in sorted(dates.items())],
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import trio
@@ -88,6 +89,11 @@ async def test_the_page_is_told_what_runs_used(peer: ScriptedPeer) -> None:
     assert told["aggregates"]["sessionCount"] == 2
     (model,) = told["aggregates"]["byModel"]
     assert (model["provider"], model["model"], model["count"]) == ("acme", "one", 2)
+    (nobody,) = told["aggregates"]["byCreator"]
+    assert (nobody["sessionCount"], nobody["totals"]["totalTokens"]) == (2, 254)
+    assert nobody["sessionActivity"] == [{"dates": [told["endDate"]], "sessionCount": 2}]
+    assert told["creatorOptions"] == [{"key": nobody["key"]}]
+    assert await peer.request("sessions.usage", {**asked, "creatorKey": nobody["key"]}) == told | {"updatedAt": ANY}
     agents = [(one["agentId"], one["totals"]["totalTokens"]) for one in told["aggregates"]["byAgent"]]
     assert agents == [("main", 254), ("second", 0)]
 
