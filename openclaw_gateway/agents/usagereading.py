@@ -73,4 +73,4 @@ def _slice(
             values.append(value)
     sql = f"SELECT {_COLUMNS} FROM agent_usage WHERE {' AND '.join(where)} ORDER BY {_PLACE} LIMIT {SLICE}"  # noqa: S608
     # The same few names stand in all rows: as many objects as names, not as rows.
-    return [Counted(row[0], *map(intern, row[1:5]), *row[5:]) for row in db.execute(sql, values)]
+    return [Counted._make((row[0], *map(intern, row[1:5]), *row[5:])) for row in db.execute(sql, values)]
