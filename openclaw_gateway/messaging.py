@@ -41,8 +41,10 @@ from openclaw_gateway.rpc import history as history_methods
 from openclaw_gateway.rpc import models as model_methods
 from openclaw_gateway.rpc import queues as queue_methods
 from openclaw_gateway.rpc import sending as sending_methods
+from openclaw_gateway.rpc import sessionmany as many_methods
 from openclaw_gateway.rpc import sessions as session_methods
 from openclaw_gateway.rpc import sessionstart as start_methods
+from openclaw_gateway.rpc import usage as usage_methods
 from openclaw_gateway.rpc.asking import Asking
 from openclaw_gateway.rpc.table import MethodTable
 from openclaw_gateway.store import Store
@@ -199,10 +201,12 @@ class Messaging:
         agent_methods.register(table, agent_methods.AgentMethods(asking, self.runs))
         sessions = session_methods.SessionMethods(self.runs, self.router, self.broadcast, clock=now_ms)
         session_methods.register(table, sessions)
+        many_methods.register(table, many_methods.SessionManyMethods(self.sessions, self.router, sessions))
         starts = start_methods.SessionStartMethods(
             self.runs, self.router, chat, view=session_methods.session_view, clock=now_ms
         )
         start_methods.register(table, starts)
+        usage_methods.register(table, usage_methods.UsageMethods(self.sessions, self.router, clock=now_ms))
         sending_methods.register(table, hub=lambda: self.channels, outbound=self.outbound, kind=CHANNEL_SEND)
 
     def reply_effects(self, request: RunRequest, reply: Reply, text: str) -> Sequence[Effect]:

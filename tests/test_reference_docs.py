@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from openclaw_gateway import GatewayConfig
-from openclaw_gateway.agents import references, subprocess, trimming
+from openclaw_gateway.agents import counting, references, search, subprocess, trimming, usage
 from openclaw_gateway.agents import rows as agent_rows
 from openclaw_gateway.app import life
 from openclaw_gateway.approvals import door as approval_door
@@ -45,7 +45,8 @@ from openclaw_gateway.pairing import clientca, clientcerts
 from openclaw_gateway.policy import forwarded, locality, vouching
 from openclaw_gateway.protocol import jsonrpc, noisechannel, noisegreeting, proxyline
 from openclaw_gateway.queues.records import MAX_PAYLOAD, QueueRules
-from openclaw_gateway.rpc import dispatch, nodes, sessionstart, table
+from openclaw_gateway.rpc import dispatch, nodes, sessionmany, sessionstart, table
+from openclaw_gateway.rpc import usage as usage_methods
 from openclaw_gateway.rpc.table import ANY_OPERATOR, ParamsReader, camel
 from openclaw_gateway.server import (
     calls,
@@ -159,6 +160,14 @@ BOUNDS = {
     "messages of a conversation in it": sessionstart.MAX_PREVIEW_ITEMS,
     "text of such a message": sessionstart.MAX_PREVIEW_CHARS,
     "sessions that a short id is answered with": references.MAX_CANDIDATES,
+    "conversations that `sessions.patchMany` changes": sessionmany.MAX_TARGETS,
+    "hits of one `sessions.search`": sessionmany.MAX_HITS,
+    "bytes of transcripts that one search looks through": search.MAX_BYTES,
+    "counters of what runs used": counting.MAX_ROWS,
+    "conversations of one `sessions.usage`": usage_methods.MAX_LIMIT,
+    "details of conversations in it": usage.MAX_DETAILS,
+    "points of `sessions.usage.timeseries`": usage.MAX_POINTS,
+    "lines of `sessions.usage.logs`": usage.MAX_LOGS,
     "time for a node to answer": GatewayConfig().nodes.invoke_timeout_ms,
     "time that a caller may give a node": nodes.MAX_TIMEOUT_MS,
     "open invokes of one node": broker.MAX_OPEN_PER_NODE,

@@ -16,6 +16,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
+from openclaw_gateway.agents import counting
 from openclaw_gateway.agents.records import Attachment, Message, Session, Usage
 from openclaw_gateway.agents.trimming import TranscriptLimits, trim, trim_past
 from openclaw_gateway.value import Value
@@ -109,7 +110,7 @@ def append(
     if session is not None and session.session_id != fresh.session_id:
         if only:
             if _is_past(db, fresh):
-                _insert(db, fresh.session_id, message, limits)
+                _insert(db, fresh, message, limits)
             return session, message
         if _is_past(db, fresh):
             fresh = session
@@ -122,7 +123,7 @@ def append(
         ).fetchone()
         if known is not None:
             return put_session(db, session), _message(known)
-    seq = _insert(db, session.session_id, message, limits)
+    seq = _insert(db, session, message, limits)
     use = message.usage or Usage()
     seen = max(session.last_interaction_ms, message.at_ms) if interaction else session.last_interaction_ms
     written = attrs.evolve(
@@ -141,8 +142,10 @@ def append(
     return put_session(db, written), attrs.evolve(message, seq=seq)
 
 
-def _insert(db: sqlite3.Connection, session_id: str, message: Message, limits: TranscriptLimits) -> int:
-    """Write a message at the end of a transcript, and cut what is too much; its place."""
+def _insert(db: sqlite3.Connection, session: Session, message: Message, limits: TranscriptLimits) -> int:
+    """Write a message at the end of the transcript ``session.session_id``, count it, and cut what is too much; its
+    place."""
+    session_id = session.session_id
     newest = db.execute("SELECT newest FROM agent_transcripts WHERE session_id = ?", (session_id,)).fetchone()
     seq = (int(newest[0]) if newest is not None else 0) + 1
     body = Body(
@@ -160,6 +163,7 @@ def _insert(db: sqlite3.Connection, session_id: str, message: Message, limits: T
     )
     db.execute("DELETE FROM agent_messages WHERE session_id = ? AND seq <= ?", (session_id, seq - KEPT_MESSAGES))
     trim(db, session_id, seq, limits)
+    counting.count(db, message, session_id=session_id, key=session.key, agent_id=session.agent_id)
     return seq
 
 
@@ -210,6 +214,7 @@ def delete(db: sqlite3.Connection, key: str) -> bool:
         )
     db.execute("DELETE FROM agent_session_past WHERE key = ?", (key,))
     db.execute("DELETE FROM agent_sessions WHERE key = ?", (key,))
+    counting.forget(db, key)
     return True
 
 

@@ -10,13 +10,14 @@ the other way round; at most `rows.MAX_SESSIONS` sessions: over it a new one is 
 from __future__ import annotations
 
 import heapq
+import sqlite3
 import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import attrs
 
@@ -30,6 +31,7 @@ from openclaw_gateway.value import Value
 
 __all__ = ["ResetRule", "Sessions", "TooManySessions", "open_sessions", "reset_due"]
 
+T = TypeVar("T")
 DAY_MS: Final = 86_400_000
 RECENT_KEPT: Final = 10
 
@@ -156,6 +158,10 @@ class Sessions:
         )
         return Effect(work, then)
 
+    async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What a job of this package reads in the tables of sessions. Raises `StoreError`."""
+        return await self._store.run(work)
+
     async def page(self, key: str, *, limit: int, before: int | None = None) -> rows.Page:
         """The newest messages of a session before a place. An unknown session has none. Raises `StoreError`."""
         session = self._sessions.get(key)
@@ -174,11 +180,14 @@ class Sessions:
             return None
         return await self._store.run(partial(rows.message_of, session_id=session.session_id, message_id=message_id))
 
-    async def change(self, key: str, **changes: object) -> Session | None:
-        """Set fields of a session; None where there is none. Raises `StoreError`."""
+    async def change(self, key: str, *, only: str | None = None, **changes: object) -> Session | None:
+        """Set fields of a session; None where there is none, or none with the session id ``only``. Raises
+        `StoreError`."""
 
         def work(db: object) -> Session | None:
             known = rows.get_session(db, key)  # type: ignore[arg-type]
+            if known is not None and only not in {None, known.session_id}:
+                return None
             changed = attrs.evolve(known, **changes) if known is not None else None  # type: ignore[arg-type]
             return rows.put_session(db, changed) if changed is not None else None  # type: ignore[arg-type]
 

@@ -17,7 +17,7 @@ _SCOPES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
             "health", "status", "system-presence", "last-heartbeat", "gateway.identity.get", "logs.tail", "config.get",
-            "config.schema", "channels.status", "diagnostics.stability", "audit.activity.list",
+            "config.schema", "config.schema.lookup", "channels.status", "diagnostics.stability", "audit.activity.list",
         ),
         ("operator.read",),
     ),
@@ -25,6 +25,8 @@ _SCOPES: dict[str, tuple[str, ...]] = {
     "node.describe": ("operator.read", "operator.pairing"),
     **dict.fromkeys(("agent", "agent.send", "agent.wait", "chat.abort", "chat.send"), ("operator.write",)),
     **dict.fromkeys(("agents.list", "chat.history", "models.list", "sessions.list"), ("operator.read",)),
+    **dict.fromkeys(("sessions.search", "sessions.usage", "usage.cost", "usage.status"), ("operator.read",)),
+    "sessions.patchMany": ("operator.write",),
     "node.invoke": ("operator.write",),
     **dict.fromkeys(
         ("device.pair.list", "node.pair.list", "node.pair.reject", "device.pair.reject", "device.pair.rename"),

@@ -25,6 +25,7 @@ _HERE = "openclaw_gateway.cli"
         "discover": (f"{_HERE}.discover:gateway_discover", "Find the gateways around."),
         "explain": (f"{_HERE}.explain:explain", "Why somebody is let in or not, and what changes it."),
         "auth-token": (f"{_HERE}.authtoken:auth_token", "Which token clients present, and where it is kept."),
+        "usage-cost": (f"{_HERE}.usage:usage_cost", "How many tokens were used in the last days."),
         "call": (f"{_HERE}.call:call", "Call a method."),
     },
 )

@@ -33,6 +33,8 @@ _HERE = "openclaw_gateway.cli"
         "pairing": (f"{_HERE}.pairing:pairing", "Who may come in: message senders, devices and nodes in one table."),
         "devices": (f"{_HERE}.devices:devices", "Devices that are paired or ask to be."),
         "channels": (f"{_HERE}.channels:channels", "Telegram, Discord, WhatsApp: what runs, and how well."),
+        "sessions": (f"{_HERE}.sessions:sessions", "Conversations with agents; end what runs in one."),
+        "message": (f"{_HERE}.message:message", "Send a text to somebody on a channel."),
         "queue": (f"{_HERE}.queue:queue", "Messages on their way: what waits, what was given up."),
         "tokens": (f"{_HERE}.tokens:tokens", "API keys for programs: make, list and revoke them."),
         "hooks": (f"{_HERE}.hooks:hooks", "Webhooks: what is configured; send one to try it."),

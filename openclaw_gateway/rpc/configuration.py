@@ -1,5 +1,5 @@
-"""The configuration over the wire: `config.get`, `config.set`, `config.patch`, `config.schema`, and for a change on
-probation `config.pending`, `config.confirm`, `config.rollback`.
+"""The configuration over the wire: `config.get`, `config.set`, `config.patch`, `config.schema` and its `lookup`; for a
+change on probation `config.pending`, `config.confirm`, `config.rollback`.
 
 Owns parameters and the translation of faults into wire errors. Reading, redaction, checking and writing are config/'s;
 taking a new file over is the watcher's. Invariants: nothing that leaves holds a secret (AUTH-4, V51); a write needs the
@@ -45,6 +45,11 @@ class PatchParams(Value):
     note: str | None = None
     restart_delay_ms: int | None = None
     replace_paths: tuple[str, ...] = ()
+
+
+@attrs.frozen(eq=False, repr=False)
+class LookupParams(Value):
+    path: str
 
 
 def register(
@@ -101,11 +106,24 @@ def register(
 
     @cache
     def encoded_schema() -> msgspec.Raw:
+        made = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        told = {"schema": whole_schema(), "uiHints": {}, "version": "1", "generatedAt": made}
+        return msgspec.Raw(msgspec.json.encode(told))
+
+    @cache
+    def whole_schema() -> dict[str, Any]:
         from openclaw_gateway.config.jsonschema import json_schema
 
-        made = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        told = {"schema": json_schema(), "uiHints": {}, "version": "1", "generatedAt": made}
-        return msgspec.Raw(msgspec.json.encode(told))
+        return json_schema()
+
+    def look_up(context: CallContext, params: LookupParams) -> dict[str, Any]:
+        from openclaw_gateway.config.lookup import look_up
+        from openclaw_gateway.config.settings import SECRETS
+
+        found = look_up(whole_schema(), params.path, SECRETS)
+        if found is None:
+            raise CallError(wire_error("config-path-unknown"))
+        return found
 
     def get_schema(context: CallContext, params: NoParams) -> msgspec.Raw:
         return encoded_schema()
@@ -114,6 +132,7 @@ def register(
     table.method("config.set", scope="operator.admin", params=SetParams)(set_config)
     table.method("config.patch", scope="operator.admin", params=PatchParams)(patch_config)
     table.method("config.schema", scope="operator.read")(get_schema)
+    table.method("config.schema.lookup", scope="operator.read", params=LookupParams)(look_up)
     _register_probation(table, probation)
 
 

@@ -26,7 +26,7 @@ from openclaw_gateway.rpc.sessionfaults import faults
 from openclaw_gateway.rpc.table import CallContext, MethodTable, NoParams
 from openclaw_gateway.value import Value
 
-__all__ = ["SessionMethods", "register", "session_view"]
+__all__ = ["ListParams", "PatchParams", "SessionMethods", "register", "session_view"]
 
 MAX_LIMIT: Final = 1_000
 MAX_LABEL: Final = 200
@@ -51,10 +51,12 @@ class KeyParams(Value):
 
 @attrs.frozen(eq=False, repr=False)
 class PatchParams(Value):
-    """What is absent stays; ``label`` and ``model`` null: none."""
+    """What is absent stays; ``label`` and ``model`` null: none. ``expected_session_id``: the transcript that the caller
+    saw, so that nothing is done to another one that a reset began meanwhile."""
 
     key: str
     agent_id: str | None = None
+    expected_session_id: str | None = None
     label: str | None = ""
     model: str | None = ""
     archived: bool | None = None
@@ -125,7 +127,8 @@ class SessionMethods:
         self._broadcast = broadcast
         self._clock = clock
 
-    def _shown(self, session: Session, running: Mapping[str, list[str]] | None = None) -> dict[str, Any]:
+    def shown(self, session: Session, running: Mapping[str, list[str]] | None = None) -> dict[str, Any]:
+        """A session with its runs."""
         view = session_view(session)
         active = (_running(self._runs.active(session.key)) if running is None else running).get(session.key, [])
         told = {**view, "hasActiveRun": bool(active), "activeRunIds": active}
@@ -149,7 +152,7 @@ class SessionMethods:
         offset = max(0, params.offset or 0)
         active = self._runs.active()
         known = [*self._unwritten(active), *self._sessions.all()]
-        found = [session for session in known if self._wanted(session, params)]
+        found = [session for session in known if self.wanted(session, params)]
         page = found[offset : offset + limit]
         more = offset + limit < len(found)
         running = _running(active)
@@ -170,10 +173,11 @@ class SessionMethods:
                 "model": model,
                 "contextTokens": self._router.agents.defaults.context_tokens,
             },
-            "sessions": [self._shown(session, running) for session in page],
+            "sessions": [self.shown(session, running) for session in page],
         }
 
-    def _wanted(self, session: Session, params: ListParams) -> bool:
+    def wanted(self, session: Session, params: ListParams) -> bool:
+        """Whether a session is among those that a list is asked for."""
         if params.archived != "all" and session.archived != (params.archived in {True, "only", "true"}):
             return False
         if params.agent_id is not None and session.agent_id != params.agent_id:
@@ -187,7 +191,7 @@ class SessionMethods:
         with faults("sessions.describe"):
             key, _ = self._router.place(params.key, params.agent_id)
         session = self._sessions.get(key) or next(iter(self._unwritten(self._runs.active(key))), None)
-        return {"session": self._shown(session) if session is not None else None}
+        return {"session": self.shown(session) if session is not None else None}
 
     async def resolve(self, context: CallContext, params: ResolveParams) -> dict[str, Any]:
         wanted = None
@@ -226,17 +230,19 @@ class SessionMethods:
                     changes[name] = getattr(params, name)
             if params.unread is not None:
                 changes["last_read_ms"] = 0 if params.unread else self._clock()
-            session = await self._sessions.change(key, **changes)
+            session = await self._sessions.change(key, only=params.expected_session_id, **changes)
+            if session is None and self._sessions.get(key) is not None:
+                raise ValueError(f"the session {key} was begun anew meanwhile; look at it again")
             if session is None:
                 raise ValueError(f"there is no session {key}")
-        return {"ok": True, "path": "", "key": key, "entry": self._shown(session)}
+        return {"ok": True, "path": "", "key": key, "entry": self.shown(session)}
 
     async def reset(self, context: CallContext, params: KeyParams) -> dict[str, Any]:
         with faults("sessions.reset"):
             key, owner = self._router.place(params.key, params.agent_id)
             await self._runs.abort(key, forget=True)
             session = await self._sessions.reset(key, agent_id=owner)
-        return {"ok": True, "key": key, "entry": self._shown(session)}
+        return {"ok": True, "key": key, "entry": self.shown(session)}
 
     async def delete(self, context: CallContext, params: KeyParams) -> dict[str, Any]:
         with faults("sessions.delete"):

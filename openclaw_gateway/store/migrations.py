@@ -348,6 +348,58 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (  # what was said under a dedupe key, so that the key is no way to answer another question (V44)
         "ALTER TABLE queue_seen ADD COLUMN digest BLOB",
     ),
+    (  # what runs used, by quarter of an hour (Unix milliseconds / 900000); what transcripts still tell is counted here
+        """CREATE TABLE agent_usage (
+            quarter INTEGER NOT NULL,
+            session_id TEXT NOT NULL,
+            model TEXT NOT NULL,
+            agent_id TEXT NOT NULL,
+            key TEXT NOT NULL,
+            asked INTEGER NOT NULL,
+            answered INTEGER NOT NULL,
+            errors INTEGER NOT NULL,
+            counted INTEGER NOT NULL,
+            tokens_in INTEGER NOT NULL,
+            tokens_out INTEGER NOT NULL,
+            tokens_cache_read INTEGER NOT NULL,
+            tokens_cache_write INTEGER NOT NULL,
+            first_ms INTEGER NOT NULL,
+            last_ms INTEGER NOT NULL,
+            PRIMARY KEY (quarter, session_id, model, agent_id)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX agent_usage_by_key ON agent_usage (key, quarter)",
+        "CREATE TABLE agent_usage_rows (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL) STRICT",
+        """INSERT INTO agent_usage
+            SELECT at_ms / 900000, session_id, model, agent_id, key, sum(role = 'user'), sum(role = 'assistant'),
+                sum(stop IN ('error', 'aborted', 'timeout')), sum(used), sum(ti), sum(tu), sum(tr), sum(tw),
+                min(at_ms), max(at_ms)
+            FROM (
+                SELECT m.at_ms, m.session_id, s.agent_id, s.key, m.role,
+                    coalesce(substr(json_extract(j, '$.model'), 1, 256), '') AS model,
+                    coalesce(json_extract(j, '$.stop'), '') AS stop,
+                    json_extract(j, '$.usage') IS NOT NULL AS used,
+                    coalesce(CAST(json_extract(j, '$.usage.input') AS INTEGER), 0) AS ti,
+                    coalesce(CAST(json_extract(j, '$.usage.output') AS INTEGER), 0) AS tu,
+                    coalesce(CAST(json_extract(j, '$.usage.cache_read') AS INTEGER), 0) AS tr,
+                    coalesce(CAST(json_extract(j, '$.usage.cache_write') AS INTEGER), 0) AS tw
+                FROM (
+                    SELECT at_ms, session_id, role,
+                        CASE WHEN json_valid(CAST(body AS TEXT)) THEN CAST(body AS TEXT) ELSE '{}' END AS j
+                    FROM agent_messages WHERE role IN ('user', 'assistant')
+                ) AS m JOIN (
+                    SELECT session_id, key, agent_id FROM agent_sessions UNION ALL
+                    SELECT p.session_id, p.key, o.agent_id FROM agent_session_past AS p
+                        JOIN agent_sessions AS o ON o.key = p.key AND o.session_id <> p.session_id
+                ) AS s ON s.session_id = m.session_id
+            ) GROUP BY at_ms / 900000, session_id, model, agent_id""",
+        "INSERT INTO agent_usage_rows SELECT 1, count(*) FROM agent_usage",
+        """CREATE TRIGGER agent_usage_come AFTER INSERT ON agent_usage BEGIN
+            UPDATE agent_usage_rows SET count = count + 1;
+        END""",
+        """CREATE TRIGGER agent_usage_go AFTER DELETE ON agent_usage BEGIN
+            UPDATE agent_usage_rows SET count = count - 1;
+        END""",
+    ),
 )
 
 

@@ -19,6 +19,8 @@ from .processes import Official
 __all__ = ["TEXT", "Asked", "OfficialSchemas", "params_samples"]
 
 MAX_PER_PROPERTY = 8
+# Texts that satisfy a pattern where TEXT does not; a pattern that is new shows as a faulty sample.
+PATTERNS = {r"^\d{4}-\d{2}-\d{2}$": "2026-01-31", r"^UTC[+-]\d{1,2}(?::[0-5]\d)?$": "UTC+1"}
 TEXT = "c0ffee00"  # what stands for any text: a word, a name, an id, hexadecimal digits
 
 
@@ -112,7 +114,9 @@ def _values(schema: dict[str, Any]) -> Iterator[Any]:
 
 def _of_type(schema: dict[str, Any]) -> Iterator[Any]:
     kind = schema.get("type")
-    if kind == "string":
+    if schema.get("pattern") in PATTERNS:
+        yield PATTERNS[schema["pattern"]]
+    elif kind == "string":
         yield TEXT.ljust(int(schema.get("minLength", 0)), "0")[: int(schema.get("maxLength", len(TEXT)))]
     elif kind in {"integer", "number"}:
         yield schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
@@ -125,6 +129,7 @@ def _of_type(schema: dict[str, Any]) -> Iterator[Any]:
         yield [_first(items)] if isinstance(items, dict) else []
     elif kind == "object":
         members = schema.get("properties", {})
-        yield {name: _first(members[name]) for name in schema.get("required", [])}
+        named = dict.fromkeys([*schema.get("required", []), *list(members)[: schema.get("minProperties", 0)]])
+        yield {name: _first(members[name]) for name in named}
     else:
         yield "x"

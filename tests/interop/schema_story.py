@@ -432,6 +432,10 @@ async def _conversations(gateway: Gateway, operator: Witness, ui: Witness) -> No
     await operator.request("sessions.send", {"key": made["key"], "message": "hello", "idempotencyKey": "run-6"})
     await operator.request("agent.wait", {"runId": "run-6", "timeoutMs": 5000})
     await operator.request("sessions.preview", {"keys": [made["key"], "nothing"]})
+    await operator.request("sessions.search", {"query": "hello", "scope": {"archived": "all"}})
+    targets = [{"key": made["key"], "agentId": "main"}, {"key": "agent:main:nothing"}]
+    await operator.request("sessions.patchMany", {"targets": targets, "patch": {"pinned": True}})
+    await _usage(operator, key)
     short = made["key"].rpartition(":")[2].partition("-")[0]
     for reference in ({"shortId": short, "slugHint": "my-plan"}, {"shortId": "f" * 32}):
         await operator.request("sessions.resolve", reference)
@@ -442,7 +446,20 @@ async def _conversations(gateway: Gateway, operator: Witness, ui: Witness) -> No
     await ui.request("sessions.messages.unsubscribe", {"key": key})
 
 
+async def _usage(operator: Witness, key: str) -> None:
+    """What the Usage page and the command line ask of a gateway where something was said."""
+    asked = {"agentScope": "all", "groupBy": "family", "limit": 1000, "mode": "gateway", "range": "all"}
+    await operator.request("sessions.usage", {**asked, "includeContextWeight": True})
+    await operator.request("sessions.usage.timeseries", {"key": key})
+    await operator.request("sessions.usage.logs", {"key": key, "limit": 1000})
+    await operator.request("usage.cost", {"days": 30})
+    await operator.request("usage.status", {})
+
+
 async def _configuration(operator: Witness) -> None:
+    for path in (".", "gateway", "gateway.auth.token", "agents.list[0]", "channels.*"):
+        await operator.request("config.schema.lookup", {"path": path})
+    await operator.refused("config.schema.lookup", {"path": "no.such.place"})
     got = await operator.request("config.get", {})
     await operator.request("config.patch", {"raw": "{ logging: { level: 'debug' } }", "baseHash": got["hash"]})
     got = await operator.request("config.get", {})

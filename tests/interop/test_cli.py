@@ -28,6 +28,8 @@ def results(official: Official, gateway_process: GatewayProcess) -> Results:
         "gateway call system-presence --json",
         "gateway call status --json",
         "gateway call last-heartbeat --json",
+        "gateway usage-cost --all-agents",
+        "gateway usage-cost --days 7 --json",
         "gateway status --json",
         "logs --json --limit 50",
         "devices list",
@@ -68,6 +70,13 @@ def test_cli_gateway_health(results: Results) -> None:
 def test_cli_gateway_call_health(results: Results) -> None:
     out = ok(results, "gateway call health").out
     assert json.loads(out[out.index("{") :])["ok"] is True
+
+
+def test_cli_gateway_usage_cost(results: Results) -> None:
+    assert "Usage cost (30 days)" in ok(results, "gateway usage-cost --all-agents").out
+    told = ok(results, "gateway usage-cost --days 7 --json").json
+    assert told["days"] == 7
+    assert told["totals"]["totalCost"] == 0
 
 
 def test_cli_gateway_probe_connects(results: Results) -> None:

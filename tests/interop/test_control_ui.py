@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,36 @@ def test_s009_a_new_conversation_of_the_official_page_is_found_again_by_its_addr
     assert short[:8] in seen["address"], "the page's own short form of the key"
     assert seen["again"].count("a fresh plan, echo") >= 2
     assert seen["refused"] == []
+
+
+AGENT = """import json
+print(json.dumps({"type": "text", "text": "as much as this"}))
+print(json.dumps({"type": "usage", "input": 40_000, "output": 2_000, "cacheRead": 300, "cacheWrite": 45}))
+print(json.dumps({"type": "done", "model": "acme/large"}))
+"""
+
+
+@pytest.mark.skipif(REFERENCE, reason="the reference has another agent")
+def test_the_official_usage_page_shows_what_runs_used(
+    official: Official, browser: str, dashboard: GatewayProcess, tmp_path: Path
+) -> None:
+    program = tmp_path / "agent.py"
+    program.write_text(AGENT)
+    path = dashboard.folder / "openclaw.json"
+    config = json.loads(path.read_text())
+    command = [sys.executable, str(program)]
+    config["agents"] = {"list": [{"id": "main", "kind": "subprocess", "command": command}]}
+    path.write_text(json.dumps(config))
+    dashboard.restart()
+    got = official.script("control_ui_usage.cjs", browser, f"http://127.0.0.1:{dashboard.port}", TOKEN, str(tmp_path),
+                          seconds=110)  # fmt: skip
+    assert got.code == 0, got.text
+    seen = got.json
+    assert {"sessions.usage", "usage.status", "sessions.usage.timeseries", "sessions.usage.logs"} <= set(seen["asked"])
+    assert seen["refused"] == []
+    assert seen["errors"] == []
+    assert "42.3K" in seen["page"]
+    assert "Unattributed" in seen["page"]
+    assert "model:large" in seen["page"]
+    for fault in ("unknown method", "unavailable", "No usage for these dates", "may be incomplete", "NaN", "undefined"):
+        assert fault not in seen["page"] + seen["detail"]

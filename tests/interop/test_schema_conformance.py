@@ -46,6 +46,7 @@ PARTS: Final[dict[str, tuple[str, Rows]]] = {
     "sessions.describe": ("SessionRow", lambda told: _some(told["session"])),
     "sessions.patch": ("SessionRow", lambda told: [told["entry"]]),
     "sessions.create": ("SessionRow", lambda told: [told["entry"]]),
+    "sessions.search": ("SessionRow", lambda told: told["sessions"]),
     "chat.history": (f"{_PAGE}/pendingInputs", lambda told: _some(told.get("pendingInputs"))),
     "chat.startup": ("SessionRow", lambda told: _some(told.get("sessionInfo"))),
     "presence": ("PresenceEntry", lambda told: told["presence"]),
@@ -98,6 +99,7 @@ class Refusal:
 # What a request needs to mean something, besides what the schema requires; the member under test comes on top.
 MEANT: Final[dict[str, dict[str, Any]]] = {
     "send": {"message": "hello", "channel": "telegram"},
+    "sessions.usage": {"startDate": "2026-01-01", "endDate": "2026-01-31"},
     "message.action": {"channel": "telegram", "action": "send", "params": {"target": "111", "message": "hello"}},
 }
 REFUSALS: Final = (
@@ -115,6 +117,7 @@ REFUSALS: Final = (
             "visibility", "worktree",
         )
     ),
+    Refusal("sessions.patch", "expectedSessionId", "the sample names another transcript than the one there is"),
     Refusal("agent", "attachments", "the schema takes any value; an attachment without a type is no attachment"),
 )
 

@@ -161,6 +161,13 @@ ROWS: Final[Mapping[str, ErrorRow]] = {
         detail="CONFIG_CONFLICT",
         retryable=True,
     ),
+    "config-path-unknown": ErrorRow(
+        INVALID_REQUEST,
+        "config schema path not found",
+        "No setting that this gateway reads has that path; a file made for the whole of OpenClaw may hold others.",
+        "openclaw config schema",
+        detail="CONFIG_PATH_UNKNOWN",
+    ),
     "config-nothing-pending": ErrorRow(
         INVALID_REQUEST,
         "no change of the configuration waits for a confirmation",
