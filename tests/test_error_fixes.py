@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 import pytest
 
+from openclaw_gateway.cli.complaints import explain
 from openclaw_gateway.cli.main import cli
 from openclaw_gateway.client import errors as client_errors
+from openclaw_gateway.errors import CallFailed
 from openclaw_gateway.protocol.errors import ERRORS, hinted, wire_error
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,3 +61,22 @@ def test_m6_the_gateways_own_hint_comes_before_the_clients_table() -> None:
     details = {"code": "AUTH_TOKEN_MISMATCH", "remediationHint": "do this", "hint": "or that"}
     assert client_errors.fix_for(details) == "do this"
     assert client_errors.fix_for({"code": "AUTH_TOKEN_MISMATCH"}) == client_errors._FIXES["AUTH_TOKEN_MISMATCH"]
+
+
+@pytest.mark.parametrize(
+    ("details", "fix"),
+    [
+        ({"code": "QUEUE_MESSAGE_UNKNOWN"}, "\n  fix: openclaw queue list"),
+        ({"code": "CHANNEL_UNKNOWN"}, "\n  fix: openclaw channels list"),
+        ({"code": "CHANNEL_UNKNOWN", "remediationHint": "do this"}, "\n  fix: do this"),
+        ({"code": "PAIRING_CHANGED"}, ""),  # two rows, two fixes: none is better than the wrong one
+        ({"code": "NOTHING"}, ""),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_m5_a_command_gives_the_fix_of_the_row_where_the_gateway_sent_only_its_code(
+    details: dict[str, object] | None, fix: str
+) -> None:
+    text, exit_code = explain(CallFailed("INVALID_REQUEST", "no", details=details))
+    assert (text, exit_code) == (f"openclaw: the gateway refused: no{fix}", 1)

@@ -71,7 +71,7 @@ def list_channels(everything: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--channel", help="Only this channel (all: every one).")
+@click.option("--channel", metavar="CHANNEL", help="Only this channel (all: every one).")
 @click.option("--probe", is_flag=True, help="Ask each service whether it knows the account.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @reach_options()
@@ -107,8 +107,8 @@ def status(channel: str | None, probe: bool, as_json: bool, reach: Reach) -> Non
 
 @click.command()
 @click.argument("service", required=False, metavar="[CHANNEL]")
-@click.option("--channel", help="The channel, instead of as an argument.")
-@click.option("--account", help="The account; without it the channel's default one.")
+@click.option("--channel", metavar="CHANNEL", help="The channel, instead of as an argument.")
+@click.option("--account", metavar="ACCOUNT", help="The account; without it the channel's default one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @reach_options()
 def start(service: str | None, channel: str | None, account: str | None, as_json: bool, reach: Reach) -> None:
@@ -119,8 +119,8 @@ def start(service: str | None, channel: str | None, account: str | None, as_json
 
 @click.command()
 @click.argument("service", required=False, metavar="[CHANNEL]")
-@click.option("--channel", help="The channel, instead of as an argument.")
-@click.option("--account", help="The account; without it the channel's default one.")
+@click.option("--channel", metavar="CHANNEL", help="The channel, instead of as an argument.")
+@click.option("--account", metavar="ACCOUNT", help="The account; without it the channel's default one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @reach_options()
 def stop(service: str | None, channel: str | None, account: str | None, as_json: bool, reach: Reach) -> None:
@@ -131,8 +131,8 @@ def stop(service: str | None, channel: str | None, account: str | None, as_json:
 
 @click.command()
 @click.argument("service", required=False, metavar="[CHANNEL]")
-@click.option("--channel", help="The channel, instead of as an argument.")
-@click.option("--account", help="The account; without it the channel's default one.")
+@click.option("--channel", metavar="CHANNEL", help="The channel, instead of as an argument.")
+@click.option("--account", metavar="ACCOUNT", help="The account; without it the channel's default one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @reach_options()
 def logout(service: str | None, channel: str | None, account: str | None, as_json: bool, reach: Reach) -> None:
@@ -143,8 +143,8 @@ def logout(service: str | None, channel: str | None, account: str | None, as_jso
 
 @click.command()
 @click.argument("service", required=False, metavar="[CHANNEL]")
-@click.option("--channel", help="The channel, instead of as an argument.")
-@click.option("--account", help="Only this account.")
+@click.option("--channel", metavar="CHANNEL", help="The channel, instead of as an argument.")
+@click.option("--account", metavar="ACCOUNT", help="Only this account.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @reach_options()
 def test(service: str | None, channel: str | None, account: str | None, as_json: bool, reach: Reach) -> None:

@@ -55,12 +55,21 @@ def explain_json(error: BaseException) -> dict[str, Any]:
     return facts
 
 
+def _row_fix(details: Any) -> str | None:
+    """The fix of the error's row, where the gateway sent only its ``code``; None where rows of one code differ."""
+    from openclaw_gateway.protocol.errors import ERRORS
+
+    code = details.get("code") if isinstance(details, dict) else None
+    fixes = {row.fix for row in ERRORS.values() if code is not None and row.detail == code}
+    return fixes.pop() if len(fixes) == 1 and "{" not in next(iter(fixes)) else None
+
+
 def _facts(error: BaseException) -> dict[str, Any]:
     facts: dict[str, Any] = {"message": str(error) or type(error).__name__, "exitCode": FAILED}
     if isinstance(error, CallFailed):
         from openclaw_gateway.client.errors import fix_for
 
-        fix = fix_for(error.details, error.message)
+        fix = fix_for(error.details, error.message) or _row_fix(error.details)
         facts.update(message=f"the gateway refused: {error.message}", code=error.code, fix=fix)
         return facts
     issues = getattr(error, "issues", None)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
+import attrs
 import click
 
 from openclaw_gateway.cli.probation import confirm_command, probation_window, rollback_command, write_on_probation
@@ -32,7 +33,7 @@ def config() -> None:
     """Read, change and check openclaw.json (works without a gateway)."""
 
 
-@config.command("get")
+@config.command("get", short_help="Print the value in use at PATH, or everything.")
 @click.argument("path", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Always print JSON.")
 def get(path: str | None, as_json: bool) -> None:
@@ -117,7 +118,7 @@ def _change(path: str, as_json: bool, edit: Any, confirm: str | None) -> None:
 
     where = config_path(os.environ)
     window = probation_window(confirm)
-    with _told():
+    with _told(changing=path):
         import hashlib
 
         raw = read_text(where)
@@ -133,8 +134,11 @@ def _change(path: str, as_json: bool, edit: Any, confirm: str | None) -> None:
             value = get_path(loaded, path)
         except UnknownPathError:
             value = None
+    ignored = _ignored(loaded, path) if isinstance(loaded, LoadedConfig) else []
     if as_json:
         out = {"ok": True, "path": path, "file": str(where), "changed": edited != raw, "value": value}
+        if ignored:
+            out["ignored"] = ignored
         if window is not None:
             out["confirmWithinMs"] = round(window * 1000) if edited != raw else None
         click.echo(json.dumps({**out, "issues": [issue.to_wire() for issue in issues]}))
@@ -145,6 +149,21 @@ def _change(path: str, as_json: bool, edit: Any, confirm: str | None) -> None:
         click.echo("  openclaw config confirm")
     for issue in issues:
         _tell_issue(issue)
+    if ignored:
+        click.echo(f"warning: without effect, because this gateway has no such setting: {', '.join(ignored)}", err=True)
+        click.echo(f"  fix: openclaw config unset {path}", err=True)
+
+
+def _ignored(loaded: LoadedConfig, path: str) -> list[str]:
+    """What the file holds at or around ``path`` that is no setting of this gateway, with the nearest one."""
+    from openclaw_gateway.config.settings import canonical_path
+
+    wanted = canonical_path(path.strip()) + "."
+    return [
+        item
+        for item in loaded.ignored
+        if wanted.startswith(name := f"{item.split(' ')[0]}.") or name.startswith(wanted)
+    ]
 
 
 def _parsed(path: str, value: str) -> Any:
@@ -197,8 +216,11 @@ def _tell_issue(issue: ConfigIssue) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Errors of the configuration as a sentence, the next command and the exit code."""
+def _told(changing: str | None = None) -> Iterator[None]:
+    """Errors of the configuration as a sentence, the next command and the exit code.
+
+    A refused change of ``changing`` changed nothing: taking its setting out would mend nothing, so nobody is told to.
+    """
     from openclaw_gateway.config.edit import EditError
     from openclaw_gateway.config.redact import MarkerRefusedError
     from openclaw_gateway.config.writing import ConfigConflictError
@@ -207,7 +229,9 @@ def _told() -> Iterator[None]:
         yield
     except ConfigError as error:
         for issue in error.issues:
-            _tell_issue(issue)
+            _tell_issue(attrs.evolve(issue, fix=None) if issue.fix == f"openclaw config unset {changing}" else issue)
+        if changing is not None:
+            click.echo("Nothing was changed.", err=True)
         if _asked_for_json():
             from openclaw_gateway.cli.complaints import as_wire
             from openclaw_gateway.cli.output import print_json

@@ -34,7 +34,7 @@ _MIN_PREFIX = 6
         "remove": (f"{_HERE}:remove", "Forget a paired device; its connections end."),
         "rename": (f"{_HERE}:rename", "Give a paired device a name of your own."),
         "rotate": (f"{_HERE}:rotate", "Give a device a new token, and narrower scopes if you like."),
-        "revoke": (f"{_HERE}:revoke", "Take a device its token in one role."),
+        "revoke": (f"{_HERE}:revoke", "Take a device's token away in one role."),
         "cert": ("openclaw_gateway.cli.devicecert:cert", "Get a device a client certificate for mutual TLS."),
         "clear": (f"{_HERE}:clear", "Forget all paired devices."),
         "discover": ("openclaw_gateway.cli.discover:discover", "Find the gateways around."),
@@ -171,7 +171,7 @@ def rotate(device_id: str, role: str, scopes: tuple[str, ...], no_scopes: bool, 
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @reach_options()
 def revoke(device_id: str, role: str, as_json: bool, reach: Reach) -> None:
-    """Take a device its token in one role. Its connections end; only an approval brings it back."""
+    """Take a device's token away in one role. Its connections end; only an approval brings it back."""
     params = {"deviceId": device_id, "role": role}
     needed = _needed(role, _held(reach, device_id, role))
     answer = _decide(reach, "device.token.revoke", params, scopes=needed)

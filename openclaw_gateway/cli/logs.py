@@ -31,7 +31,14 @@ _COLOURS = {"error": "red", "warning": "yellow", "debug": "bright_black"}
 @click.option(
     "--max-bytes", type=click.IntRange(1, 1_048_576), default=250_000, show_default=True, help="Bytes to read."
 )
-@click.option("--interval", type=click.IntRange(100), default=1000, show_default=True, metavar="MS", help="How often.")
+@click.option(
+    "--interval",
+    type=click.IntRange(100),
+    default=1000,
+    show_default=True,
+    metavar="MS",
+    help="How often to look, with --follow.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @click.option("--plain", is_flag=True, help="No styling.")
 @click.option("--no-color", is_flag=True, help="No colours.")

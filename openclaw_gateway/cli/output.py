@@ -33,15 +33,20 @@ def print_failure(type_: str, message: str, fix: str | None) -> None:
 
 
 def print_table(rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:
-    """Columns as wide as they need to be."""
+    """Columns as wide as they need to be; on a terminal that is narrower, folded or as blocks (`columns.laid_out`)."""
+    from openclaw_gateway.cli.columns import laid_out
+
     texts = [[printable(cell) for cell in row] for row in rows]
-    everything = ([list(header)] if header else []) + texts
-    if not everything:
-        return
-    widths = [max(len(row[column]) for row in everything) for column in range(len(everything[0]))]
-    for number, row in enumerate(everything):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        click.echo(colour(line, bold=True) if header and number == 0 else line)
+    head = " ".join(header).split()
+    for number, line in enumerate(laid_out(header, texts, _terminal_width())):
+        click.echo(colour(line, bold=True) if number == 0 and line.split() == head else line)
+
+
+def _terminal_width() -> int | None:
+    """Columns of the terminal on standard output; None where it is none, so that programs get a row a line."""
+    import shutil
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def colour(text: str, **style: Any) -> str:

@@ -91,13 +91,23 @@ def print_folded(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    for number, name in enumerate(header):
+    console = Console(no_color=bool(os.environ.get("NO_COLOR")))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    columns = [[row[number] for row in [*rows, header]] for number in range(len(header))]
+    least = [_least(name, cells) for name, cells in zip(header, columns, strict=True)]
+    roomy = sum(least) + 2 * (len(least) - 1) <= console.width
+    for name, width in zip(header, least, strict=True):
         if name in _NEVER_FOLDED:
-            widest = max(len(row[number]) for row in [*rows, header])
-            table.add_column(name, no_wrap=True, min_width=widest)
+            table.add_column(name, no_wrap=True, min_width=width)
         else:
-            table.add_column(name, overflow="fold")
+            table.add_column(name, overflow="fold", min_width=width if roomy else None)
     for row in rows:
         table.add_row(*map(Text, row))  # Text: no markup in what peers named themselves
-    Console(no_color=bool(os.environ.get("NO_COLOR"))).print(table)
+    console.print(table)
+
+
+def _least(name: str, cells: Sequence[str]) -> int:
+    """How wide a column has to be for its words to stay whole; of a column that is never folded, for its cells."""
+    if name in _NEVER_FOLDED:
+        return max(map(len, cells))
+    return max(len(word) for cell in cells for word in cell.split() or [""])

@@ -39,7 +39,7 @@ def tunnel() -> None:
 @click.command("open")
 @click.argument("target", metavar="USER@HOST[:PORT]")
 @click.option("--remote", "-R", is_flag=True, help="Publish a port of this host over there.")
-@click.option("--name", default="default", show_default=True, help="What to call it.")
+@click.option("--name", metavar="NAME", default="default", show_default=True, help="What to call it.")
 @click.option("--bind-port", type=click.IntRange(0, 65535), default=18789, show_default=True, help="Listened on.")
 @click.option("--target-port", type=click.IntRange(1, 65535), default=18789, show_default=True, help="Led to.")
 @click.option("--identity", type=_EXISTING, help="The key file for ssh.")

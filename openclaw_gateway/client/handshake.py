@@ -9,11 +9,13 @@ import platform as host_platform
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import attrs
 
 from openclaw_gateway.client.errors import ConnectFailed, Stage, fix_for
 from openclaw_gateway.client.identity import DeviceIdentity, v3_payload
+from openclaw_gateway.policy.addresses import is_loopback
 
 __all__ = ["Credentials", "Hello", "Introduction", "connect_params", "refusal"]
 
@@ -174,5 +176,13 @@ def refusal(url: str, error: Mapping[str, Any]) -> ConnectFailed:
         details=details,
         retryable=error.get("retryable") is True,
         retry_after_ms=after if isinstance(after, int) else None,
-        fix=fix_for(details, str(error.get("message", ""))),
+        fix=_said_from(url, fix_for(details, str(error.get("message", "")))),
     )
+
+
+def _said_from(url: str, fix: str | None) -> str | None:
+    """An approval is a command for the gateway's own host; whoever is turned away on another one is told so."""
+    if fix is None or not fix.startswith("openclaw devices approve") or "gateway's host" in fix:
+        return fix
+    host = urlsplit(url).hostname or ""
+    return fix if host == "localhost" or is_loopback(host) else f"{fix}   (on the gateway's host)"

@@ -240,6 +240,17 @@ class NodeHub:
             self._publish("node.pair.requested", request_to_wire(request), request.node_id)
             log.info("node pairing requested", request_id=request.request_id, node_id=request.node_id)
 
+    def _tell_standing(self, node: NodeSession, record: PairedDevice) -> None:
+        """Let the node itself know whether what it offers waits for somebody or is approved."""
+        request = self.surfaces.request(node.node_id, record.approved_at_ms)
+        if request is not None:
+            payload, name = request_to_wire(request), "node.pair.requested"
+        elif self.lends(node):
+            payload, name = resolved_payload("", node.node_id, "approved", self.clock()), "node.pair.resolved"
+        else:
+            return
+        node.link.offer(make_event(name, payload, role="node", numbered=False))
+
     def _redeclare(self, node: NodeSession) -> None:
         """Cut what the node declares to what it may, and have it held against what was approved."""
         grant = node.link.grant
@@ -280,6 +291,7 @@ class NodeHub:
         with suppress(sqlite3.IntegrityError):  # the device was removed in this very moment
             self._tell(await self.surfaces.declare(self._declaration(node, record), self.clock(), via=via))
         node.awaiting = node_id in self._dirty
+        self._tell_standing(node, record)
 
     # --- upkeep
 

@@ -21,7 +21,7 @@ from openclaw_gateway.pairing.apikeys import MAX_KEYS, ApiKey, ApiKeyRefused, Ap
 from openclaw_gateway.pairing.devices import DeviceBookUnreadable
 from openclaw_gateway.pairing.issued import IssuedTokens, RefreshRefused
 from openclaw_gateway.protocol.errors import wire_error
-from openclaw_gateway.protocol.scopes import READ, satisfies
+from openclaw_gateway.protocol.scopes import KNOWN_OPERATOR_SCOPES, READ, satisfies
 from openclaw_gateway.rpc.table import ANY_OPERATOR, CallContext, CallError, MethodTable, NoParams
 from openclaw_gateway.server.gatekeeper import refresh_refusal
 from openclaw_gateway.server.recording import record_refreshed
@@ -89,7 +89,9 @@ def register_keys(table: MethodTable, keys: ApiKeys, audit: AuditTrail) -> None:
             raise CallError(wire_error("api-key-makes-no-keys"))
         missing = [scope for scope in params.scopes if not satisfies(context.scopes, scope)]
         if missing:
-            raise _bad("tokens.create", f"at /scopes: {missing[0][:80]!r} is unknown or more than the caller holds")
+            held = ", ".join(sorted(scope for scope in KNOWN_OPERATOR_SCOPES if satisfies(context.scopes, scope)))
+            fault = f"at /scopes: {missing[0][:80]!r} is unknown or more than the caller holds ({held})"
+            raise _bad("tokens.create", fault)
         now, ends = now_ms(), None
         if params.expires_in_ms is not None:
             if not 0 < params.expires_in_ms <= MAX_LIFE_MS:

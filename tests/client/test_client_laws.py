@@ -1,6 +1,7 @@
 """Laws: whatever a peer or a person gives, the answer is a value or the error that was promised."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,3 +52,22 @@ def test_v52_escaped_text_is_one_printable_line(text: str) -> None:
 @given(st.text() | JSON.map(lambda value: msgspec.json.encode(value).decode()))
 def test_v52_any_log_line_is_shown_without_control_characters(line: str) -> None:
     assert render(line).replace("\n    ", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("ws://127.0.0.1:18789", ""),
+        ("ws://[::1]:18789", ""),
+        ("ws://localhost:18789", ""),
+        ("wss://192.168.1.10:18789", "   (on the gateway's host)"),
+        ("wss://claw.example.com", "   (on the gateway's host)"),
+    ],
+)
+def test_m5_who_is_turned_away_elsewhere_is_told_where_an_approval_is_given(url: str, where: str) -> None:
+    details = {"code": "PAIRING_REQUIRED", "remediationHint": "openclaw devices approve r-1", "requestId": "r-1"}
+    error = refusal(url, {"code": "INVALID_REQUEST", "message": "pairing required", "details": details})
+    assert error.fix == f"openclaw devices approve r-1{where}"
+    details["remediationHint"] = "openclaw gateway auth-token --show (on the gateway's host)"
+    said = refusal(url, {"code": "INVALID_REQUEST", "message": "no", "details": details}).fix
+    assert said == details["remediationHint"]

@@ -108,7 +108,32 @@ def test_set_refuses_what_a_start_would_refuse(home: Home, run: Run) -> None:
     result = run("set", "gateway.bind", "lopback")
     assert result.exit_code == 78
     assert "did you mean loopback?" in result.stderr
+    assert "Nothing was changed." in result.stderr
     assert not home.file.exists()
+
+
+def test_m5_a_refused_value_is_not_answered_with_taking_out_what_is_there(home: Home, run: Run) -> None:
+    assert run("set", "gateway.port", "18790").exit_code == 0
+    before = home.file.read_text()
+    result = run("set", "gateway.port", "abc")
+    assert result.exit_code == 78
+    assert "must be a whole number" in result.stderr
+    assert "unset" not in result.stderr
+    assert home.file.read_text() == before
+
+
+def test_cfg_set_says_that_a_setting_is_unknown_here(home: Home, run: Run) -> None:
+    result = run("set", "gateway.prt", "18790")
+    assert result.exit_code == 0
+    assert "no such setting: gateway.prt (did you mean gateway.port?)" in result.stderr
+    assert "fix: openclaw config unset gateway.prt" in result.stderr
+    assert json.loads(run("set", "gateway.prt", "{ deeper: 1 }", "--json").stdout)["ignored"] == [
+        "gateway.prt (did you mean gateway.port?)"
+    ]
+    result = run("set", "gateway.port", "18790")  # what is ignored elsewhere in the file is no matter of this setting
+    assert "no such setting" not in result.stderr
+    assert "ignored" not in json.loads(run("set", "gateway.port", "18791", "--json").stdout)
+    assert run("unset", "gateway.prt").stderr == ""
 
 
 def test_auth4_set_refuses_the_marker(home: Home, run: Run) -> None:

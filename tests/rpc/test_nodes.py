@@ -94,6 +94,23 @@ async def test_s097_v33_a_surface_waits_and_counts_once_approved(gateway: Gatewa
         )
 
 
+async def test_a_node_is_told_at_each_connect_how_its_own_request_stands(
+    gateway: Gateway, operator: ScriptedPeer
+) -> None:
+    device = DeviceIdentity.generate()
+    for _ in range(2):  # the second time nothing changes, and it still wants to know
+        async with node_peer(gateway, device, commands=("system.which",)) as node:
+            waits = await node.expect_event("node.pair.requested")
+            assert (waits["nodeId"], waits["commands"]) == (device.device_id, ["system.which"])
+    async with node_peer(gateway, DeviceIdentity.generate(), commands=("system.which",)) as other:
+        assert (await other.expect_event("node.pair.requested"))["nodeId"] != device.device_id
+    await operator.request("node.pair.approve", {"requestId": waits["requestId"]})
+    async with node_peer(gateway, device, commands=("system.which",)) as node:
+        told = await node.expect_event("node.pair.resolved")
+        assert (told["nodeId"], told["decision"], told["requestId"]) == (device.device_id, "approved", "")
+        assert not [one for one in node.events if one["event"] == "node.pair.requested"]
+
+
 async def test_v33_a_wider_surface_asks_again_and_the_old_one_stays(gateway: Gateway, operator: ScriptedPeer) -> None:
     device = DeviceIdentity.generate()
     async with approved_node(gateway, operator, device, commands=("system.which",)):

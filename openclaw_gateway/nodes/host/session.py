@@ -66,7 +66,7 @@ async def serve_connection(
                     invocations.take(nursery, event.payload)
                 elif event.name == "node.invoke.cancel":
                     invocations.cancel(event.payload)
-                elif event.name == "node.pair.resolved":
+                elif event.name in {"node.pair.requested", "node.pair.resolved"}:
                     _heed_decision(event.payload, node_id, surface)
                 if event.gap:
                     log.warning("events lost", count=event.gap)
@@ -77,6 +77,7 @@ async def serve_connection(
 
 
 def _heed_decision(payload: Any, node_id: str, surface: Callable[[Surface], None]) -> None:
+    """A request waits (no ``decision``), or one was decided."""
     if isinstance(payload, dict) and payload.get("nodeId") in {None, node_id}:
         surface("approved" if payload.get("decision") == "approved" else "pending")
 

@@ -276,6 +276,26 @@ async def test_it_tells_when_its_commands_wait_for_approval_and_when_not(keeping
         await node.until_surface("approved")
 
 
+async def test_it_tells_what_the_gateway_says_about_its_own_request_and_not_about_others(keeping: Keeping) -> None:
+    decided = trio.Event()
+
+    async def say(websocket: WebSocketConnection) -> None:
+        me = keeping.identity().device_id
+        other = {"requestId": "s", "nodeId": "0" * 64, "decision": "approved", "ts": 1}
+        await send(websocket, type="event", event="node.pair.requested", payload={"requestId": "r", "nodeId": me})
+        await send(websocket, type="event", event="node.pair.resolved", payload=other)
+        await decided.wait()
+        mine = {"requestId": "r", "nodeId": me, "decision": "approved", "ts": 1}
+        await send(websocket, type="event", event="node.pair.resolved", payload=mine)
+
+    gateway = ScriptedGateway(hello=APPROVED, answers=dict(TAKEN), after_hello=say)
+    async with open_scripted_gateway(gateway), open_node(gateway, keeping) as node:
+        await node.until_surface("pending")
+        decided.set()
+        await node.until_surface("approved")
+        assert [report.surface for report in node.reports].count("pending") == 1
+
+
 @pytest.mark.expect_error_log("node connection failed")
 async def test_a_fault_of_ours_costs_one_connection_and_not_the_node(
     keeping: Keeping, monkeypatch: pytest.MonkeyPatch
