@@ -18,7 +18,7 @@ from openclaw_gateway.agents.records import Session
 from openclaw_gateway.agents.router import AgentRouter
 from openclaw_gateway.agents.sessions import Sessions
 from openclaw_gateway.protocol.errors import wire_error
-from openclaw_gateway.rpc.chat import faults
+from openclaw_gateway.rpc.sessionfaults import faults
 from openclaw_gateway.rpc.sessions import ListParams, PatchParams, SessionMethods
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, ParamsReader
 from openclaw_gateway.value import Value

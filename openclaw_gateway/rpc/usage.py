@@ -16,7 +16,7 @@ import attrs
 
 from openclaw_gateway.agents.router import AgentRouter
 from openclaw_gateway.agents.sessions import Sessions
-from openclaw_gateway.rpc.chat import faults
+from openclaw_gateway.rpc.sessionfaults import faults
 from openclaw_gateway.rpc.table import CallContext, MethodTable, NoParams
 from openclaw_gateway.value import Value
 
