@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from openclaw_gateway.ops import audit as audit_module
 from openclaw_gateway.ops import auditrepeat
 from openclaw_gateway.ops.audit import MAX_PENDING, Action, AuditTrail, audit_folder, open_audit, read_head
-from openclaw_gateway.ops.auditchain import GENESIS, Head, seal
+from openclaw_gateway.ops.auditchain import GENESIS, Head, check_line, seal
 from openclaw_gateway.ops.auditfile import AuditFile, generations, opened, read_lines, stamp, tail_lines
 from openclaw_gateway.ops.auditrepeat import Entry, Repeats
 from openclaw_gateway.ops.auditrows import ACTIONS, FIELDS, compose
@@ -119,6 +119,18 @@ def test_audit1_law_no_byte_can_be_changed_unseen(data: st.DataObject) -> None:
     split = [part + b"\n" for part in b"".join(lines).split(b"\n")[:-1]]  # a changed byte may be a line end
     found = fault(check(split, anchor=head))
     assert found.line == number + 1
+
+
+def test_audit1_a_row_that_was_written_anew_does_not_fit_the_one_behind_it() -> None:
+    """Its hash anybody can compute (see above); what the next row says came before it, he cannot change as well."""
+    lines, head = chain(6)
+    before = check_line(lines[1].rstrip(b"\n"))
+    assert before is not None
+    lines[2], _ = seal(row(99), before)
+    assert check_line(lines[2].rstrip(b"\n")) is not None  # whole in itself
+    found = fault(check(lines, anchor=head))
+    assert found.line == 4
+    assert found.expected.startswith("row 4 that follows ")
 
 
 @settings(max_examples=200)
