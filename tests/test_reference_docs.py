@@ -166,6 +166,7 @@ BOUNDS = {
     "counters of what runs used": counting.MAX_ROWS,
     "conversations of one `sessions.usage`": usage_methods.MAX_LIMIT,
     "details of conversations in it": usage.MAX_DETAILS,
+    "calls of `sessions.usage`, `usage.cost` and `sessions.search` that wait, of each": usage_methods.WAITING,
     "points of `sessions.usage.timeseries`": usage.MAX_POINTS,
     "lines of `sessions.usage.logs`": usage.MAX_LOGS,
     "time for a node to answer": GatewayConfig().nodes.invoke_timeout_ms,

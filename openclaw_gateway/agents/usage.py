@@ -303,7 +303,6 @@ class _Found:
             ],
         }
 
-
     def _nobody(self, groups: Sequence[Sequence[Counted]]) -> dict[str, Any]:
         """All of it: who began a conversation is not kept."""
         day = self._span.day

@@ -21,6 +21,7 @@ from openclaw_gateway.protocol.errors import wire_error
 from openclaw_gateway.rpc.sessionfaults import faults
 from openclaw_gateway.rpc.sessions import ListParams, PatchParams, SessionMethods
 from openclaw_gateway.rpc.table import CallContext, CallError, MethodTable, ParamsReader
+from openclaw_gateway.rpc.usage import WAITING
 from openclaw_gateway.value import Value
 
 if TYPE_CHECKING:
@@ -150,5 +151,6 @@ def _fault(fault: str) -> CallError:
 
 def register(table: MethodTable, methods: SessionManyMethods) -> None:
     """Put the methods into ``table``."""
-    table.method("sessions.search", scope="operator.read", params=SearchParams, lenient=True)(methods.search)
+    read: dict[str, Any] = {"scope": "operator.read", "concurrency": 1, "queue": WAITING}
+    table.method("sessions.search", params=SearchParams, lenient=True, **read)(methods.search)
     table.method("sessions.patchMany", scope="operator.write", params=PatchManyParams, lenient=True)(methods.patch)

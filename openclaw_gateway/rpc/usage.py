@@ -28,6 +28,7 @@ __all__ = ["UsageMethods", "register"]
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 1_000
+WAITING: Final = 16  # questions of one method that may wait; one more is told to come again
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -156,8 +157,9 @@ class UsageMethods:
 def register(table: MethodTable, methods: UsageMethods) -> None:
     """Put the methods into ``table``."""
     read = "operator.read"
-    table.method("sessions.usage", scope=read, params=SessionsParams, lenient=True)(methods.sessions)
+    turns: dict[str, Any] = {"concurrency": 1, "queue": WAITING}
+    table.method("sessions.usage", scope=read, params=SessionsParams, lenient=True, **turns)(methods.sessions)
     table.method("sessions.usage.timeseries", scope=read, params=OneParams, lenient=True)(methods.points)
     table.method("sessions.usage.logs", scope=read, params=OneParams, lenient=True)(methods.logs)
-    table.method("usage.cost", scope=read, params=SpanParams, lenient=True)(methods.cost)
+    table.method("usage.cost", scope=read, params=SpanParams, lenient=True, **turns)(methods.cost)
     table.method("usage.status", scope=read, params=NoParams, lenient=True)(methods.status)

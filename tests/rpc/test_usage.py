@@ -15,7 +15,7 @@ from openclaw_gateway.agents import usagereading
 from openclaw_gateway.agents.agent import Emit
 from openclaw_gateway.agents.counting import QUARTER_MS
 from openclaw_gateway.agents.records import AgentFailed, Delta, Message, Outcome, Session, Turn, Usage
-from openclaw_gateway.agents.sessions import open_sessions
+from openclaw_gateway.agents.sessions import Sessions, open_sessions
 from openclaw_gateway.agents.span import read_span
 from openclaw_gateway.agents.usage import (
     MAX_LOG_CHARS,
@@ -28,6 +28,7 @@ from openclaw_gateway.agents.usage import (
 )
 from openclaw_gateway.agents.usagereading import UsageReader
 from openclaw_gateway.config.schema import AgentEntry, AgentsConfig
+from openclaw_gateway.rpc.usage import WAITING
 from openclaw_gateway.store import open_store
 from openclaw_gateway.testing import ScriptedPeer, connect_peer, open_memory_gateway
 
@@ -170,6 +171,32 @@ async def test_what_cannot_be_meant_is_refused(
         await peer.request(method, params)
     assert failed.value.code == "INVALID_REQUEST"
     assert told in failed.value.message
+
+
+@pytest.mark.parametrize(
+    ("method", "params"), [("sessions.usage", {}), ("usage.cost", {}), ("sessions.search", {"query": "well"})]
+)
+async def test_cap_who_asks_without_end_is_told_to_come_again(
+    peer: ScriptedPeer, monkeypatch: pytest.MonkeyPatch, method: str, params: dict[str, Any]
+) -> None:
+    await say(peer, 1)
+    go, read = trio.Event(), Sessions.look
+
+    async def held(sessions: Sessions, work: Any) -> Any:
+        await go.wait()
+        return await read(sessions, work)
+
+    monkeypatch.setattr(Sessions, "look", held)
+    asked = {await peer.start(method, params) for _ in range(1 + WAITING + 1)}
+
+    async def next_reply() -> dict[str, Any]:  # whichever it is
+        while (message := await peer.receive()).get("id") not in asked:
+            pass
+        return dict(message)
+
+    assert (await next_reply())["error"]["details"]["code"] == "METHOD_BUSY"
+    go.set()
+    assert all([(await next_reply())["ok"] for _ in range(1 + WAITING)])
 
 
 def row(quarter: int, session: str = "s1", model: str = "acme/one", tokens: int = 1, asked: int = 0) -> Counted:
