@@ -32,7 +32,7 @@ __all__ = ["ResetRule", "Sessions", "TooManySessions", "open_sessions", "reset_d
 
 DAY_MS: Final = 86_400_000
 RECENT_KEPT: Final = 10
-MAX_EMPTY: Final = 1_000  # in which nothing was said: opening one costs nothing, and must not take all the room there is
+MAX_EMPTY: Final = 1_000  # in which nothing was said: opening one costs nothing, and must not take all the room
 
 
 @attrs.frozen(eq=False, repr=False)

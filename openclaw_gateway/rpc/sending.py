@@ -180,9 +180,7 @@ def _fault(method: str, fault: str) -> CallError:
     return CallError(wire_error("invalid-params", method=method, fault=fault))
 
 
-def register(
-    table: MethodTable, *, hub: Callable[[], ChannelHub | None], outbound: MessageQueue, kind: str
-) -> None:
+def register(table: MethodTable, *, hub: Callable[[], ChannelHub | None], outbound: MessageQueue, kind: str) -> None:
     """Put the methods into ``table``. ``kind`` is what the outbound queue calls a message for a channel."""
     methods = _Methods(hub, outbound, kind)
     write = "operator.write"

@@ -128,9 +128,7 @@ class SessionStartMethods:
             return fresh_key(owner, uuid.uuid4()), owner
         return fresh_key(owner, uuid.uuid5(NAMESPACE, f"{context.principal}\n{params.idempotency_key}")), owner
 
-    async def _first(
-        self, context: CallContext, params: CreateParams, session: Session, text: str
-    ) -> dict[str, Any]:
+    async def _first(self, context: CallContext, params: CreateParams, session: Session, text: str) -> dict[str, Any]:
         first = SessionSendParams(
             key=session.key,
             message=text,
