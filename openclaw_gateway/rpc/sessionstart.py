@@ -124,7 +124,7 @@ class SessionStartMethods:
             return self._router.place(params.key, params.agent_id)
         owner = params.agent_id or self._router.default_id
         self._router.entry(owner)
-        if params.idempotency_key is None:
+        if not params.idempotency_key:
             return fresh_key(owner, uuid.uuid4()), owner
         return fresh_key(owner, uuid.uuid5(NAMESPACE, f"{context.principal}\n{params.idempotency_key}")), owner
 
