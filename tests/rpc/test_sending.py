@@ -153,7 +153,7 @@ async def test_s029_what_was_acknowledged_survives_a_restart_while_the_service_i
 
 async def test_rob1_what_is_sent_by_hand_leaves_room_for_answers() -> None:
     """Else one caller, while a service is away, keeps every answer on every channel from being written."""
-    async with open_telegram() as (gateway, _, admin), connect_peer(gateway, scopes=WRITE) as peer:
+    async with open_telegram() as (gateway, _, __), connect_peer(gateway, scopes=WRITE) as peer:
         outbound = gateway.messaging.outbound
         outbound.rules = attrs.evolve(outbound.rules, max_messages=8)
         gateway.messaging.outbound_kinds["channel.send"] = _not_now
