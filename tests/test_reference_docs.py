@@ -11,6 +11,7 @@ import pytest
 from openclaw_gateway import GatewayConfig
 from openclaw_gateway.agents import counting, references, search, subprocess, trimming, usage
 from openclaw_gateway.agents import rows as agent_rows
+from openclaw_gateway.agents import sessions as agent_sessions
 from openclaw_gateway.app import life
 from openclaw_gateway.approvals import door as approval_door
 from openclaw_gateway.approvals import offers as approval_offers
@@ -249,6 +250,7 @@ BOUNDS = {
     "time for which a message is known again": QUEUE.dedupe_ms,
     "messages of a queue that are known again": QUEUE.max_seen,
     "sessions": agent_rows.MAX_SESSIONS,
+    "sessions in which nothing was said": agent_sessions.MAX_EMPTY,
     "messages of one conversation": agent_rows.KEPT_MESSAGES,
     "bytes of one conversation": TRANSCRIPT.max_bytes,
     "bytes of all conversations": TRANSCRIPT.max_total_bytes,

@@ -34,6 +34,7 @@ __all__ = ["ResetRule", "Sessions", "TooManySessions", "open_sessions", "reset_d
 T = TypeVar("T")
 DAY_MS: Final = 86_400_000
 RECENT_KEPT: Final = 10
+MAX_EMPTY: Final = 1_000  # in which nothing was said: opening one costs nothing, and must not take all the room
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -198,10 +199,13 @@ class Sessions:
         return await self._store.run(work, then=then)
 
     async def open(self, key: str, *, agent_id: str, label: str | None = None, model: str | None = None) -> Session:
-        """The session of ``key``, made and written where there is none. Raises `StoreError`, `TooManySessions`."""
+        """The session of ``key``, made and written where there is none. Raises `StoreError`, `TooManySessions` (also
+        over `MAX_EMPTY` sessions without a message)."""
         known = self._sessions.get(key)
         if known is not None:
             return known
+        if sum(not session.messages for session in self._sessions.values()) >= MAX_EMPTY:
+            raise TooManySessions(MAX_EMPTY)
         fresh = attrs.evolve(self.current(key, agent_id=agent_id), label=label, model=model)
 
         def work(db: object) -> Session:

@@ -4,7 +4,8 @@ Owns their parameters and shapes (OpenClaw's). It must not know any service or h
 sent: what a caller adds besides and this gateway cannot carry (files, voice) is refused by name, not left out.
 
 Invariants: what was acknowledged lies in the outbound queue and survives a crash; the same idempotency key of the same
-caller sends one message; the answer says that the message waits, because nothing has been delivered by then.
+caller sends one message; what is sent by hand leaves room in the queue for agents' answers; the answer says that the
+message waits, because nothing has been delivered by then.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 MAX_KEY: Final = 256
+MOST_OF_QUEUE: Final = 0.75  # what is sent by hand may take of the queue: the rest is for answers to people (ROB-1)
 # Before a colon in a target: a conversation of the service itself, not the person behind an id.
 _CONVERSATIONS: Final = frozenset({"channel", "chat", "group"})
 _PERSONS: Final = frozenset({"user", "direct"})
@@ -129,6 +131,8 @@ class _Methods:
             "text": text,
         }
         digest = hashlib.sha256(f"{context.principal}\n{key}".encode("utf-8", "surrogatepass")).hexdigest()
+        if self._outbound.fullness >= MOST_OF_QUEUE:
+            raise CallError(wire_error("queue-full"))
         try:
             message = NewMessage(
                 f"{chosen.channel}:{chosen.name}:{to}", f"send:{digest}", f"rpc:{context.principal}"[:256], self._kind,
@@ -180,9 +184,7 @@ def _fault(method: str, fault: str) -> CallError:
     return CallError(wire_error("invalid-params", method=method, fault=fault))
 
 
-def register(
-    table: MethodTable, *, hub: Callable[[], ChannelHub | None], outbound: MessageQueue, kind: str
-) -> None:
+def register(table: MethodTable, *, hub: Callable[[], ChannelHub | None], outbound: MessageQueue, kind: str) -> None:
     """Put the methods into ``table``. ``kind`` is what the outbound queue calls a message for a channel."""
     methods = _Methods(hub, outbound, kind)
     write = "operator.write"

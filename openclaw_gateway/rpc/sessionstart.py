@@ -126,13 +126,11 @@ class SessionStartMethods:
             return self._router.place(params.key, params.agent_id)
         owner = params.agent_id or self._router.default_id
         self._router.entry(owner)
-        if params.idempotency_key is None:
+        if not params.idempotency_key:
             return fresh_key(owner, uuid.uuid4()), owner
         return fresh_key(owner, uuid.uuid5(NAMESPACE, f"{context.principal}\n{params.idempotency_key}")), owner
 
-    async def _first(
-        self, context: CallContext, params: CreateParams, session: Session, text: str
-    ) -> dict[str, Any]:
+    async def _first(self, context: CallContext, params: CreateParams, session: Session, text: str) -> dict[str, Any]:
         first = SessionSendParams(
             key=session.key,
             message=text,

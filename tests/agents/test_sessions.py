@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openclaw_gateway.agents import rows
+from openclaw_gateway.agents import sessions as sessions_module
 from openclaw_gateway.agents.records import Message, Session, Usage
 from openclaw_gateway.agents.sessions import DAY_MS, ResetRule, Sessions, TooManySessions, open_sessions, reset_due
 from openclaw_gateway.store import open_store
@@ -131,6 +132,23 @@ async def test_there_is_a_limit_of_sessions(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(TooManySessions):
             sessions.current("agent:main:9", agent_id="main")
         assert sessions.current("agent:main:1", agent_id="main").messages == 1
+
+
+async def test_cap_conversations_that_were_only_opened_leave_room_for_those_who_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Opening costs nothing: whoever may write took all of the room in a second, and no new person was heard."""
+    monkeypatch.setattr(sessions_module, "MAX_EMPTY", 3)
+    async with opened() as sessions:
+        for number in range(3):
+            await sessions.open(f"agent:main:{number}", agent_id="main")
+        with pytest.raises(TooManySessions):
+            await sessions.open("agent:main:9", agent_id="main")
+        assert (await sessions.open("agent:main:1", agent_id="main")).key == "agent:main:1"
+        await sessions.append(sessions.current("agent:main:new", agent_id="main"), said(1))
+        await sessions.append(sessions.current("agent:main:0", agent_id="main"), said(2))
+        assert (await sessions.open("agent:main:9", agent_id="main")).messages == 0
+        assert len(sessions) == 5
 
 
 async def test_a_transcript_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

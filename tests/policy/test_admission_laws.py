@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import attrs
+import pytest
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
@@ -297,6 +298,7 @@ def kinds(verdict: Admitted | PairingNeeded | Refused) -> set[str]:
     return found | ({"upgrade"} if verdict.upgrade_scopes else set())
 
 
+@pytest.mark.deadline(120)  # eight thousand questions, on whatever machine
 def test_the_questions_reach_every_kind_of_verdict() -> None:
     seen: set[str] = set()
 

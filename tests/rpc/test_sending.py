@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
 from openclaw_gateway import CallFailed, GatewayConfig
 from openclaw_gateway.config.schema import ChannelConfig
+from openclaw_gateway.queues import NewMessage, QueuedMessage, RetryLater
 from openclaw_gateway.testing import ScriptedPeer, connect_peer, open_memory_gateway
 from openclaw_gateway.testing.telegram import open_fake_telegram
 
@@ -147,6 +149,26 @@ async def test_s029_what_was_acknowledged_survives_a_restart_while_the_service_i
                 with trio.fail_after(10):
                     (sent,) = await back.wait_sent(1)
     assert json.dumps(sent["text"]) == '"later"'
+
+
+async def test_rob1_what_is_sent_by_hand_leaves_room_for_answers() -> None:
+    """Else one caller, while a service is away, keeps every answer on every channel from being written."""
+    async with open_telegram() as (gateway, _, __), connect_peer(gateway, scopes=WRITE) as peer:
+        outbound = gateway.messaging.outbound
+        outbound.rules = attrs.evolve(outbound.rules, max_messages=8)
+        gateway.messaging.outbound_kinds["channel.send"] = _not_now
+        with trio.fail_after(10):
+            for number in range(6):
+                await peer.request("send", {"to": "111", "message": "x", "idempotencyKey": f"k{number}"})
+            params = {"to": "111", "message": "x", "idempotencyKey": "one more"}
+            assert "too many messages are waiting" in await refusal(peer, "send", params)
+        answer = NewMessage("telegram:default:222", "reply:r1", "agent", "channel.send", b"{}")
+        assert not (await outbound.put(answer)).duplicate
+
+
+async def _not_now(message: QueuedMessage) -> None:
+    await trio.lowlevel.checkpoint()
+    raise RetryLater("the service is away", 60_000, counts=False)
 
 
 def _away() -> Any:

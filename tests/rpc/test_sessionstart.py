@@ -45,6 +45,12 @@ async def test_a_conversation_is_opened_and_listed_before_anything_is_said(peer:
     assert (row["key"], row["label"], row["sessionId"]) == (made["key"], "My plan", made["sessionId"])
 
 
+async def test_an_empty_idempotency_key_is_none_as_with_chat_send(peer: ScriptedPeer) -> None:
+    made = [await peer.request("sessions.create", {"message": "x", "idempotencyKey": ""}) for _ in range(2)]
+    assert made[0]["key"] != made[1]["key"]
+    assert made[0]["runId"] != made[1]["runId"]
+
+
 async def test_v41_choosing_another_model_needs_admin_for_a_conversation_as_for_a_run(
     gateway: Gateway, peer: ScriptedPeer
 ) -> None:

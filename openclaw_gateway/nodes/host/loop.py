@@ -290,7 +290,8 @@ class _Life:
 
     def _after_refusal(self, error: ConnectFailed) -> float:
         verdict = judge_refusal(error)
-        if self._tls and (error.code == CLIENT_CERTIFICATE or (error.stage == "websocket" and error.code is None)):
+        unheard = error.stage == "websocket" and error.code is None and error.close_code is None
+        if self._tls and (error.code == CLIENT_CERTIFICATE or unheard):
             self._certificate.refused()
         log.info("node connect failed", url=error.url, reason=error.message, detail=(error.details or {}).get("code"))
         if verdict == "other-proof" and self._proofs.drop_current():

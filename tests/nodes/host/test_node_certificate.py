@@ -15,8 +15,9 @@ import pytest
 import trio
 
 from openclaw_gateway import Gateway, GatewayConfig, open_gateway
-from openclaw_gateway.client import Credentials
+from openclaw_gateway.client import ConnectFailed, Credentials
 from openclaw_gateway.client.certificate import begins_and_ends, keep, make_request
+from openclaw_gateway.client.errors import CLIENT_CERTIFICATE
 from openclaw_gateway.client.tls import ClientCertificate
 from openclaw_gateway.config.schema import AuthConfig, TlsConfig
 from openclaw_gateway.errors import CallFailed
@@ -277,6 +278,32 @@ def test_what_is_shown_and_what_is_left_out(tmp_path: Path) -> None:
         shown.append(own.shown)
         own.refused()
     assert shown == [mine, given, mine], "in turns: a refusal may pass, and so may the need for one"
+
+
+@pytest.mark.parametrize(
+    ("error", "replaced"),
+    [
+        (ConnectFailed(stage="tls", url="wss://gw", message="bad certificate", code=CLIENT_CERTIFICATE), True),
+        (ConnectFailed(stage="websocket", url="wss://gw", message="closed before the WebSocket was open"), True),
+        (ConnectFailed(stage="websocket", url="wss://gw", message="closed: 1012", close_code=1012), False),
+        (ConnectFailed(stage="tcp", url="wss://gw", message="refused"), False),
+    ],
+)
+def test_a_gateway_that_restarts_costs_no_certificate(keeping: Keeping, error: ConnectFailed, replaced: bool) -> None:
+    """Whoever says goodbye in WebSocket's words has taken the certificate."""
+    setup = NodeSetup(
+        url="wss://gw", identity=keeping.identity(), keeping=keeping, handlers={}, display_name="Test",
+        secret=Credentials(token=TOKEN),
+    )  # fmt: skip
+    file = keeping.certificate_file("wss://gw")
+    file.parent.mkdir(mode=0o700)
+    new = make_request()
+    file.write_bytes(load_authority(None).sign(new.csr, "a" * 64).pem.encode() + b"\n" + new.key)
+    life = loop._Life(setup, lambda report: None, trio.Event())
+    life._tls = True
+    assert life._certificate.shown is not None
+    life._after_refusal(error)
+    assert (life._certificate.shown is None) is replaced
 
 
 def test_v56_certificates_belong_to_one_url_and_go_with_what_is_known_of_it(keeping: Keeping) -> None:
