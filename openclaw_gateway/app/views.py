@@ -57,8 +57,7 @@ def discovery_facts(parts: Parts) -> Facts:
     """What this gateway announces of itself."""
     config, tls_sha256 = parts.in_force.config, parts.configured.fingerprint
     capabilities = ["gateway"]
-    agent = parts.rpc.get("agent.send")
-    if agent is not None and not agent.placeholder:
+    if parts.rpc.get("agent.send") is not None:  # the echo at least; an embedding program may have taken it out
         capabilities.append("agent")
     if any(channel.enabled for channel in config.channels.values()):
         capabilities.append("channels")

@@ -23,6 +23,8 @@ def join_code(as_json: bool, reach: Reach) -> None:
     if as_json:
         print_json(answer)
         return
-    click.echo(f"Join URL: {printable(answer['joinUrl'], 600)}")
-    click.echo(f"Run on the node: openclaw connect {printable(answer['joinUrl'], 600)}")
+    link = printable(answer["joinUrl"], 600)
+    click.echo(f"Join URL: {link}")
+    click.echo(f"Run on the node: openclaw node run --pair {link}")
+    click.echo(f"With OpenClaw's own program there: openclaw connect {link}")
     click.echo("It is good once, for ten minutes. Whoever has it first is paired: treat it like a password.")

@@ -227,7 +227,9 @@ def _look_at_discovery(journey: Journey) -> None:
     if state in {None, "off"} or not isinstance(text, str):
         return
     well = state == "announcing" and not any(row.get("trouble") for row in told.get("interfaces") or ())
-    journey.rows.append(Row("discovery", "ok" if well else "unknown", text, None if well else "openclaw doctor"))
+    settling = state == "claiming" or text.endswith("starting")  # a second or two of every start: nothing to mend
+    fix = None if well or settling else "openclaw doctor"
+    journey.rows.append(Row("discovery", "ok" if well else "unknown", text, fix))
 
 
 def _look_at_config(journey: Journey) -> None:

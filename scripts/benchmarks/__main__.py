@@ -99,7 +99,8 @@ def _both(official: Official, only: set[str], quick: bool) -> list[Row]:
         if "idle" in only:
             _say("idle CPU")
             share, beside = measure.idle_cpu(pair, 5.0 if quick else 20.0)
-            cells = (f"{share:.2%}", f"{beside:.2%}", "")
+            # Below zero: a process of it ended meanwhile and took its time with it.
+            cells = (f"{share:.2%}", f"{beside:.2%}" if beside >= 0 else "", "")
             rows.append(Row("idle CPU, 20 clients", *cells, "< 0.5% of a core", share < 0.005))
     return rows
 

@@ -186,6 +186,7 @@ def test_c23_join_code_makes_an_address_that_answers_once(tmp_path: Path) -> Non
         assert out.returncode == 0, out.stderr
         url = out.stdout.splitlines()[0].split()[-1]
         assert f"openclaw connect {url}" in out.stdout
+        assert f"openclaw node run --pair {url}" in out.stdout
         with urllib.request.urlopen(url, timeout=5) as answer:
             assert set(json.load(answer)) == {"url", "bootstrapToken", "expiresAtMs"}
         with pytest.raises(urllib.error.HTTPError) as gone:

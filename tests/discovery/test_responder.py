@@ -89,7 +89,7 @@ def test_c3_avahi_lists_both_types_with_the_right_txt_and_goodbye_removes_them_a
             assert row["address"] == net["a"].address
             assert row["host"] == f"openclaw-{identity}.local" == said["host"]
             assert identity in row["name"]
-        assert (seed["capabilities"], seed["auth"]) == ("gateway", "token")
+        assert (seed["capabilities"], seed["auth"]) == ("gateway,agent", "token")
         assert re.fullmatch(r"\d+\.\d+\.\d+", seed["version"])
         assert openclaw["role"] == openclaw["transport"] == "gateway"
         assert openclaw["gatewayPort"] == "18789"
