@@ -291,7 +291,8 @@ class NodeHub:
         with suppress(sqlite3.IntegrityError):  # the device was removed in this very moment
             self._tell(await self.surfaces.declare(self._declaration(node, record), self.clock(), via=via))
         node.awaiting = node_id in self._dirty
-        self._tell_standing(node, record)
+        if self.registry.get(node_id) is node:  # it may have gone while this was written
+            self._tell_standing(node, record)
 
     # --- upkeep
 

@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from openclaw_gateway.nodes import rows
 from openclaw_gateway.nodes.hub import UPKEEP_SECONDS, NodeHub
-from openclaw_gateway.nodes.surfaces import SurfacesUnreadable
+from openclaw_gateway.nodes.surfaces import SurfaceBook, SurfacesUnreadable
 from openclaw_gateway.store import Store, StoreUnavailable
 
 from .conftest import Clock, Link, Pair, device_id, make_link
@@ -97,6 +97,25 @@ async def test_a_declaration_that_cannot_be_written_is_written_later(
     monkeypatch.setattr(rows, "declare", real)
     await trio.sleep(3 * UPKEEP_SECONDS)
     assert [one.node_id for one in served.surfaces.requests()] == [node_id]
+
+
+async def test_rule1_a_node_that_goes_while_its_declaration_is_written_is_told_nothing(
+    served: NodeHub, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node_id = await pair()
+    link = make_link()
+    real = SurfaceBook.declare
+
+    async def declare(*args: Any, **more: Any) -> Any:
+        found = await real(*args, **more)
+        served.left(link)
+        return found
+
+    monkeypatch.setattr(SurfaceBook, "declare", declare)
+    served.joined(link)
+    await wait_all_tasks_blocked()
+    assert [one.node_id for one in served.surfaces.requests()] == [node_id]
+    assert link.offered == []  # its connection's nursery takes no tasks any more: a word to it would break this one
 
 
 async def test_v33_pairing_anew_does_not_revive_a_surface(
