@@ -202,6 +202,7 @@ class _Speaker:
         if told == self._last:
             return
         first_ask = report.request_id is not None and report.request_id not in self._last
+        still = self._last[:1] == (report.state,)
         self._last = told
         notify(f"STATUS={report.state}: {printable(report.reason or report.gateway, 200)}")
         if self._as_json:
@@ -209,7 +210,7 @@ class _Speaker:
 
             _say(msgspec.json.encode(report.to_wire()).decode())
         else:
-            _say("\n".join(_lines(report, first_ask=first_ask)))
+            _say("\n".join(_lines(report, first_ask=first_ask, still=still)))
 
 
 def _say(text: str) -> None:
@@ -220,14 +221,16 @@ def _say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _lines(report: Report, *, first_ask: bool) -> list[str]:
+def _lines(report: Report, *, first_ask: bool, still: bool) -> list[str]:
+    """``still``: the line before was about the same state, so only what is new about it is told."""
     reason = printable(report.reason, 300)
     if report.state == "connected":
-        lines = [f"node: connected to {report.gateway}" + (", end-to-end encrypted" if report.secure else "")]
+        secure = ", end-to-end encrypted" if report.secure else ""
+        lines = [] if still and report.surface != "unknown" else [f"node: connected to {report.gateway}{secure}"]
         if report.surface == "pending":
             lines += ["node: its commands wait for approval; on the gateway's host:", "  openclaw nodes pending"]
         elif report.surface == "approved":
-            lines = ["node: its commands are approved"]
+            lines += ["node: its commands are approved"]
         return lines
     if report.state == "waiting-for-approval":
         lines = [f"node: the gateway at {report.gateway} wants this node approved first ({reason})"]

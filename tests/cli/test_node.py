@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 import segno
 import trio
+from trio_websocket import WebSocketConnection
 
 from openclaw_gateway.cli.node import _qr
 from tests.cli.program import Program, free_port
-from tests.scripted_gateway import ScriptedGateway, open_scripted_gateway
+from tests.scripted_gateway import ScriptedGateway, open_scripted_gateway, send
 
 
 @pytest.fixture
@@ -178,6 +179,31 @@ def test_c23_a_terminal_gets_the_link_as_a_qr_code_too(monkeypatch: pytest.Monke
     segno.make(link, error="l", micro=False).terminal(out=drawn, border=2, compact=True)
     assert _qr(link) == drawn.getvalue().splitlines()
     assert len(_qr(link)) > 10
+
+
+async def test_each_thing_about_a_connection_is_said_once(node: Program) -> None:
+    async def say(websocket: WebSocketConnection) -> None:
+        for event, payload in (("requested", {}), ("resolved", {"decision": "approved"})):
+            await send(websocket, type="event", event=f"node.pair.{event}", payload={"requestId": "r", **payload})
+
+    gateway = ScriptedGateway(after_hello=say)
+
+    def run(port: int) -> list[str]:
+        with running(node, "--host", "127.0.0.1", "--port", str(port), "--token", "t" * 40) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline().rstrip() for _ in range(5)]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(5) == 0
+            return lines
+
+    async with open_scripted_gateway(gateway):
+        lines = await trio.to_thread.run_sync(run, gateway.port)
+    assert lines[1:] == [
+        f"node: connected to ws://127.0.0.1:{gateway.port}",
+        "node: its commands wait for approval; on the gateway's host:",
+        "  openclaw nodes pending",
+        "node: its commands are approved",
+    ]
 
 
 async def test_s091_first_contact_prints_the_request_the_command_and_the_link(node: Program) -> None:
