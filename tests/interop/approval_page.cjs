@@ -1,7 +1,7 @@
 // The approval page in headless Chromium, scripts switched off: node approval_page.cjs BROWSER LINK TOKEN SCREENSHOTS.
 // Signs in, approves the node, then its commands. Prints {"headings", "foreign", "framed", "errors", "requests"}.
 const path = require("node:path");
-const { chromium } = require(path.join(process.env.OPENCLAW_MODULES, "playwright-core"));
+const { openBrowser } = require("./browser.cjs");
 const [executablePath, link, token, screenshots] = process.argv.slice(2);
 
 async function readable(page) {
@@ -13,11 +13,7 @@ async function readable(page) {
 }
 
 (async () => {
-  const browser = await chromium.launch({
-    executablePath,
-    headless: true,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"],
-  });
+  const browser = await openBrowser(executablePath);
   const headings = [];
   const errors = [];
   const requests = new Set();

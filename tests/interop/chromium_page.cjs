@@ -1,7 +1,6 @@
 // Runs a WebSocket session inside a page of headless Chromium: node chromium_page.cjs BROWSER PAGE_URL GATEWAY_URL TOKEN PROFILE.
 // Prints {"origin", "steps"}: what happened, in order. playwright-core comes with OpenClaw.
-const path = require("node:path");
-const { chromium } = require(path.join(process.env.OPENCLAW_MODULES, "playwright-core"));
+const { openBrowser } = require("./browser.cjs");
 const [executablePath, pageUrl, gatewayUrl, token] = process.argv.slice(2);
 
 function session([url, secret]) {
@@ -28,11 +27,7 @@ function session([url, secret]) {
 }
 
 (async () => {
-  const browser = await chromium.launch({
-    executablePath,
-    headless: true,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"],
-  });
+  const browser = await openBrowser(executablePath);
   try {
     // Our own answers forbid every connection by their content security policy; here the origin is what is tested.
     const page = await (await browser.newContext({ bypassCSP: true })).newPage();

@@ -1,25 +1,18 @@
 // The official Control UI, served by the gateway: node control_ui.cjs BROWSER URL TOKEN SCREENSHOTS.
 // Prints {"chat", "devices", "sent", "failed", "errors"}: the texts of two pages, what the page's sockets were refused.
 const path = require("node:path");
-const { chromium } = require(path.join(process.env.OPENCLAW_MODULES, "playwright-core"));
+const { noteRefusals, openBrowser } = require("./browser.cjs");
 const [executablePath, url, token, screenshots] = process.argv.slice(2);
 
 (async () => {
-  const browser = await chromium.launch({
-    executablePath,
-    headless: true,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"],
-  });
+  const browser = await openBrowser(executablePath);
   const refused = [];
   const http = [];
   try {
     const page = await (await browser.newContext({ viewport: { width: 1300, height: 850 } })).newPage();
     page.setDefaultTimeout(30000);
     page.on("response", (response) => { if (response.status() >= 400) http.push(`${response.status()} ${response.url()}`); });
-    page.on("websocket", (socket) => socket.on("framereceived", (frame) => {
-      const message = JSON.parse(frame.payload.toString());
-      if (message.type === "res" && !message.ok) refused.push(message.error.message);
-    }));
+    noteRefusals(page, refused);
     await page.goto(`${url}/#token=${token}`);
     const box = page.locator("textarea").first();
     await box.waitFor();

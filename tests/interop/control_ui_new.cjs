@@ -1,23 +1,19 @@
 // A new conversation in the official Control UI, and its address opened again: node control_ui_new.cjs BROWSER URL TOKEN.
 // Prints {"created", "address", "again", "refused"}: the key of sessions.create, where the page went, what it shows there after a reload.
-const path = require("node:path");
-const { chromium } = require(path.join(process.env.OPENCLAW_MODULES, "playwright-core"));
+const { noteRefusals, openBrowser } = require("./browser.cjs");
 const [executablePath, url, token] = process.argv.slice(2);
 const said = "a fresh plan, echo";
 const answered = (text) => document.body.innerText.split(text).length > 2;
 
 (async () => {
-  const browser = await chromium.launch({
-    executablePath,
-    headless: true,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"],
-  });
+  const browser = await openBrowser(executablePath);
   const asked = {};
   const refused = [];
   let created = null;
   try {
     const page = await (await browser.newContext({ viewport: { width: 1300, height: 850 } })).newPage();
     page.setDefaultTimeout(30000);
+    noteRefusals(page, refused);
     page.on("websocket", (socket) => {
       socket.on("framesent", (frame) => {
         const message = JSON.parse(frame.payload.toString());
@@ -25,7 +21,6 @@ const answered = (text) => document.body.innerText.split(text).length > 2;
       });
       socket.on("framereceived", (frame) => {
         const message = JSON.parse(frame.payload.toString());
-        if (message.type === "res" && !message.ok) refused.push(message.error.message);
         if (message.type === "res" && asked[message.id] === "sessions.create") created = message.payload?.key ?? null;
       });
     });

@@ -1,15 +1,11 @@
 // The Usage page of the official Control UI: node control_ui_usage.cjs BROWSER URL TOKEN SCREENSHOTS.
 // Asks the agent once, opens the page and one conversation there. Prints {"page", "detail", "asked", "refused", "errors"}.
 const path = require("node:path");
-const { chromium } = require(path.join(process.env.OPENCLAW_MODULES, "playwright-core"));
+const { noteRefusals, openBrowser } = require("./browser.cjs");
 const [executablePath, url, token, screenshots] = process.argv.slice(2);
 
 (async () => {
-  const browser = await chromium.launch({
-    executablePath,
-    headless: true,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"],
-  });
+  const browser = await openBrowser(executablePath);
   const asked = [];
   const refused = [];
   const errors = [];
@@ -17,13 +13,8 @@ const [executablePath, url, token, screenshots] = process.argv.slice(2);
     const page = await (await browser.newContext({ viewport: { width: 1300, height: 1600 } })).newPage();
     page.setDefaultTimeout(30000);
     page.on("pageerror", (error) => errors.push(String(error)));
-    page.on("websocket", (socket) => {
-      socket.on("framesent", (frame) => asked.push(JSON.parse(frame.payload.toString()).method));
-      socket.on("framereceived", (frame) => {
-        const message = JSON.parse(frame.payload.toString());
-        if (message.type === "res" && !message.ok) refused.push(message.error.message);
-      });
-    });
+    noteRefusals(page, refused);
+    page.on("websocket", (socket) => socket.on("framesent", (frame) => asked.push(JSON.parse(frame.payload.toString()).method)));
     await page.goto(`${url}/#token=${token}`);
     const box = page.locator("textarea").first();
     await box.waitFor();
