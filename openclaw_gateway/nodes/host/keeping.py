@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 import msgspec
 
-from openclaw_gateway.client.identity import DeviceIdentity, load_identity, load_or_create_identity
+from openclaw_gateway.client.identity import DeviceIdentity, load_or_create_identity
 from openclaw_gateway.nodes.host.errors import NodeError
 from openclaw_gateway.ops.statedir import ensure_private_dir, read_private_file, write_private_file
 from openclaw_gateway.ops.statickey import StaticKey, load_or_create_static_key
@@ -79,9 +79,6 @@ class Keeping:
     def static_key(self) -> StaticKey:
         """The node's X25519 key, made on first use. Raises `StaticKeyDamaged`, `StateDirUnsafe` or OSError."""
         return load_or_create_static_key(self.directory / "x25519.json")
-
-    def identity_if_any(self) -> DeviceIdentity | None:
-        return load_identity(self.directory / "identity.json")
 
     def certificate_file(self, url: str) -> Path:
         """Where the client certificate that the gateway at ``url`` issued is kept."""
